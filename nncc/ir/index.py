@@ -1,0 +1,490 @@
+"""Integer expressions over named sizes and loop variables.
+
+Extents, strides, offsets, loop bounds and subscripts are all `Size`: a Python int, or an
+`Index`, a polynomial with integer coefficients in canonical form, so that equal expressions
+compare equal. An `Index` is never constant: arithmetic that ends in a constant gives an int.
+
+    >>> n, c = var("n"), var("c")
+    >>> 2 * (n + 1) - n
+    n + 2
+    >>> (16 * n + c) // 16          # whole multiples leave the division
+    n + c // 16
+    >>> n - n
+    0
+
+Atoms of a polynomial are variables (str), floor divisions, remainders, minima and maxima,
+and elements of integer tensors (`Element`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Union
+
+Size = Union[int, "Index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A composite atom: `fn` is `//`, `%`, `min` or `max`, applied to two sizes."""
+
+    fn: str
+    a: Size
+    b: Size
+
+    def __str__(self) -> str:
+        if self.fn in ("min", "max"):
+            return f"{self.fn}({self.a}, {self.b})"
+        return f"{_factor(self.a)} {self.fn} {_factor(self.b)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element of an integer tensor used as a subscript or bound: `idx[i, j]`.
+
+    Its value lies in `lo..hi` (hi excluded), a bound that the author declares.
+    """
+
+    tensor: str
+    indices: tuple[Size, ...]
+    lo: Size
+    hi: Size
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{','.join(str(i) for i in self.indices)} in {self.lo}..{self.hi}]"
+
+
+Atom = Union[str, Term, Element]
+Monomial = tuple[Atom, ...]
+
+
+def _factor(size: Size) -> str:
+    """Text of a size where a single factor is needed."""
+    text = str(size)
+    simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1)
+    return text if simple and " " not in text else f"({text})"
+
+
+def _key(monomial: Monomial) -> tuple[int, tuple[tuple[bool, str], ...]]:
+    """Terms are ordered by falling degree, variables before composite atoms, then by name."""
+    return (-len(monomial), tuple((not isinstance(a, str), str(a)) for a in monomial))
+
+
+class Index:
+    """A polynomial that is not constant. Build it with `var` and arithmetic."""
+
+    __slots__ = ("_hash", "terms")
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
+        self.terms = terms
+        self._hash = hash(terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Index) and self._hash == other._hash and self.terms == other.terms
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, coefficient in self.terms:
+            bare = len(monomial) == 1 and coefficient == 1
+            factors = [
+                f"({a})" if isinstance(a, Term) and a.fn in ("//", "%") and not bare else str(a)
+                for a in monomial
+            ]
+            if abs(coefficient) != 1 or not monomial:
+                factors.insert(0, str(abs(coefficient)))
+            sign = "-" if coefficient < 0 else "+"
+            text += f" {sign} " if text else sign.replace("+", "")
+            text += "*".join(factors)
+        return text
+
+    # -- arithmetic ------------------------------------------------------------------------
+    def __add__(self, other: Size) -> Size:
+        return _sum(((self, 1), (other, 1)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Size) -> Size:
+        return _sum(((self, 1), (other, -1)))
+
+    def __rsub__(self, other: Size) -> Size:
+        return _sum(((other, 1), (self, -1)))
+
+    def __neg__(self) -> Size:
+        return _sum(((self, -1),))
+
+    def __mul__(self, other: Size) -> Size:
+        if isinstance(other, int):
+            return _sum(((self, other),))
+        terms: dict[Monomial, int] = {}
+        for ma, ca in self.terms:
+            for mb, cb in other.terms:
+                m = tuple(sorted(ma + mb, key=str))
+                terms[m] = terms.get(m, 0) + ca * cb
+        return _from_terms(terms)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size) -> Size:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Size) -> Size:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Size) -> Size:
+        return modulo(self, other)
+
+    def __rmod__(self, other: Size) -> Size:
+        return modulo(other, self)
+
+    # -- questions -------------------------------------------------------------------------
+    @property
+    def constant(self) -> int:
+        """The constant term."""
+        return self.terms[-1][1] if not self.terms[-1][0] else 0
+
+    def coefficient(self, name: str) -> int:
+        """The integer factor of variable `name` as a term of its own (0 if there is none)."""
+        return next((c for m, c in self.terms if m == (name,)), 0)
+
+
+def _from_terms(terms: Mapping[Monomial, int]) -> Size:
+    kept = [(m, c) for m, c in terms.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1 and not kept[0][0]:
+        return kept[0][1]
+    if len(kept) > 1:
+        kept.sort(key=lambda t: _key(t[0]))
+    return Index(tuple(kept))
+
+
+def _sum(summands: Iterable[tuple[Size, int]]) -> Size:
+    terms: dict[Monomial, int] = {}
+    for size, factor in summands:
+        if isinstance(size, int):
+            terms[()] = terms.get((), 0) + size * factor
+        else:
+            for m, c in size.terms:
+                terms[m] = terms.get(m, 0) + c * factor
+    return _from_terms(terms)
+
+
+def var(name: str) -> Index:
+    """The variable or named size `name`."""
+    return Index((((name,), 1),))
+
+
+def atom(a: Atom) -> Index:
+    """An atom as an expression."""
+    return Index((((a,), 1),))
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    return reduce(lambda a, b: a * b, sizes, 1)
+
+
+def _split(a: Index, d: int) -> tuple[Size, Size]:
+    """a == d*q + r where q takes every term that d divides and r's constant is in 0..d."""
+    quotient: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for m, c in a.terms:
+        if m and c % d:
+            rest[m] = c
+        else:
+            quotient[m] = c // d
+            if c % d:
+                rest[m] = c % d
+    return _from_terms(quotient), _from_terms(rest)
+
+
+def floordiv(a: Size, b: Size) -> Size:
+    """a // b, rounded towards minus infinity. Raises ZeroDivisionError if b is 0."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    if b == 1:
+        return a
+    if a == 0 or a == b:
+        return 0 if a == 0 else 1
+    if isinstance(b, int):
+        if b < 0:
+            return floordiv(-a, -b)
+        if b == 0:
+            raise ZeroDivisionError(f"{a} // 0")
+        assert isinstance(a, Index)
+        quotient, rest = _split(a, b)
+        if isinstance(rest, int):
+            return quotient + rest // b
+        inner = _single(rest)
+        if isinstance(inner, Term) and inner.fn == "//" and isinstance(inner.b, int):
+            return quotient + floordiv(inner.a, inner.b * b)  # (x // p) // q == x // (p*q)
+        return quotient + atom(Term("//", rest, b))
+    return atom(Term("//", a, b))
+
+
+def modulo(a: Size, b: Size) -> Size:
+    """a % b with the sign of b. Raises ZeroDivisionError if b is 0."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b
+    if b == 1 or a == 0 or a == b:
+        return 0
+    if isinstance(b, int):
+        if b <= 0:
+            raise ZeroDivisionError(f"{a} % {b}: the divisor of an index must be positive")
+        assert isinstance(a, Index)
+        _, rest = _split(a, b)
+        if isinstance(rest, int):
+            return rest % b
+        return atom(Term("%", rest, b))
+    return atom(Term("%", a, b))
+
+
+def _single(size: Size) -> Atom | None:
+    """The atom of an expression that is just that atom."""
+    if isinstance(size, Index) and len(size.terms) == 1:
+        monomial, coefficient = size.terms[0]
+        if coefficient == 1 and len(monomial) == 1:
+            return monomial[0]
+    return None
+
+
+def ceildiv(a: Size, b: Size) -> Size:
+    return -((-a) // b)
+
+
+def minimum(a: Size, b: Size) -> Size:
+    return _extremum("min", a, b)
+
+
+def maximum(a: Size, b: Size) -> Size:
+    return _extremum("max", a, b)
+
+
+def _extremum(fn: str, a: Size, b: Size) -> Size:
+    difference = a - b
+    if isinstance(difference, int):
+        return a if (difference <= 0) == (fn == "min") else b
+    first, second = sorted((a, b), key=str)
+    return atom(Term(fn, first, second))
+
+
+def variables(size: Size) -> frozenset[str]:
+    """Every variable in `size`, also inside divisions and subscripts."""
+    if isinstance(size, int):
+        return frozenset()
+    found: set[str] = set()
+    for m, _ in size.terms:
+        for a in m:
+            if isinstance(a, str):
+                found.add(a)
+            elif isinstance(a, Term):
+                found |= variables(a.a) | variables(a.b)
+            else:
+                found |= variables(a.lo) | variables(a.hi)
+                for i in a.indices:
+                    found |= variables(i)
+    return frozenset(found)
+
+
+def elements(size: Size) -> tuple[Element, ...]:
+    """Every tensor element in `size`."""
+    if isinstance(size, int):
+        return ()
+    found: list[Element] = []
+    for m, _ in size.terms:
+        for a in m:
+            if isinstance(a, Term):
+                found += elements(a.a) + elements(a.b)
+            elif isinstance(a, Element):
+                found.append(a)
+                for i in a.indices:
+                    found += elements(i)
+    return tuple(found)
+
+
+def substitute(size: Size, values: Mapping[str, Size]) -> Size:
+    """`size` with variables replaced; the result is simplified."""
+    if isinstance(size, int) or not (variables(size) & values.keys()):
+        return size
+    total: Size = 0
+    for m, c in size.terms:
+        term: Size = c
+        for a in m:
+            term = term * _substitute_atom(a, values)
+        total = total + term
+    return total
+
+
+def _substitute_atom(a: Atom, values: Mapping[str, Size]) -> Size:
+    if isinstance(a, str):
+        return values.get(a, atom(a))
+    if isinstance(a, Element):
+        indices = tuple(substitute(i, values) for i in a.indices)
+        lo, hi = substitute(a.lo, values), substitute(a.hi, values)
+        return atom(Element(a.tensor, indices, lo, hi))
+    return COMBINE[a.fn](substitute(a.a, values), substitute(a.b, values))
+
+
+COMBINE = {"//": floordiv, "%": modulo, "min": minimum, "max": maximum}
+
+
+def evaluate(size: Size, values: Mapping[str, int], tensors: Mapping[str, object] = {}) -> int:
+    """The value of `size` under `values`.
+
+    Values may also be numpy integer arrays: the result is then their broadcast. `tensors`
+    holds the arrays that `Element` atoms read. Raises KeyError for an unknown name.
+    """
+    if isinstance(size, int):
+        return size
+    total = 0
+    for m, c in size.terms:
+        term: int = c
+        for a in m:
+            term = term * _evaluate_atom(a, values, tensors)
+        total = total + term
+    return total
+
+
+def _evaluate_atom(a: Atom, values: Mapping[str, int], tensors: Mapping[str, object]) -> int:
+    if isinstance(a, str):
+        return values[a]
+    if isinstance(a, Element):
+        where = tuple(evaluate(i, values, tensors) for i in a.indices)
+        return tensors[a.tensor][where]  # type: ignore[index, no-any-return]
+    x, y = evaluate(a.a, values, tensors), evaluate(a.b, values, tensors)
+    if a.fn == "//":
+        return x // y
+    if a.fn == "%":
+        return x % y
+    if isinstance(x, int) and isinstance(y, int):
+        return min(x, y) if a.fn == "min" else max(x, y)
+    import numpy as np
+
+    return (np.minimum if a.fn == "min" else np.maximum)(x, y)  # type: ignore[return-value]
+
+
+Range = tuple[Size, Size]
+
+
+def bounds(size: Size, ranges: Mapping[str, Range]) -> Range:
+    """Smallest and largest value (both included) when each variable is in its range.
+
+    Ranges are inclusive pairs; a variable without one stands for itself (a named size).
+    Exact for polynomials that are affine in the ranged variables with each variable
+    occurring once; otherwise an enclosure.
+
+    >>> bounds(2 * var("e") + var("r") - 1, {"e": (0, 6), "r": (0, 2)})
+    (-1, 13)
+    """
+    if isinstance(size, int):
+        return size, size
+    lo: Size = 0
+    hi: Size = 0
+    for m, c in size.terms:
+        a, b = _monomial_bounds(m, ranges)
+        lo, hi = (lo + a * c, hi + b * c) if c > 0 else (lo + b * c, hi + a * c)
+    return lo, hi
+
+
+def _monomial_bounds(m: Monomial, ranges: Mapping[str, Range]) -> Range:
+    lo: Size = 1
+    hi: Size = 1
+    for a in m:
+        x, y = _atom_bounds(a, ranges)
+        if isinstance(lo, int) and isinstance(x, int) and lo >= 0 and x >= 0:
+            lo, hi = lo * x, hi * y
+            continue
+        corners = [p * q for p in (lo, hi) for q in (x, y)]
+        lo, hi = reduce(minimum, corners), reduce(maximum, corners)
+    return lo, hi
+
+
+def _atom_bounds(a: Atom, ranges: Mapping[str, Range]) -> Range:
+    if isinstance(a, str):
+        if a in ranges:
+            lo, hi = ranges[a]
+            return lo, hi
+        return var(a), var(a)
+    if isinstance(a, Element):
+        return bounds(a.lo, ranges)[0], bounds(a.hi - 1, ranges)[1]
+    x, y = bounds(a.a, ranges), bounds(a.b, ranges)
+    if a.fn == "//" and isinstance(a.b, int):
+        return x[0] // a.b, x[1] // a.b
+    if a.fn == "%" and isinstance(a.b, int):
+        if isinstance(x[0], int) and isinstance(x[1], int) and x[0] // a.b == x[1] // a.b:
+            return x[0] % a.b, x[1] % a.b
+        return 0, a.b - 1
+    if a.fn == "//":
+        corners = [p // q for p in x for q in y]
+        return reduce(minimum, corners), reduce(maximum, corners)
+    if a.fn == "%":
+        return 0, y[1] - 1
+    return COMBINE[a.fn](x[0], y[0]), COMBINE[a.fn](x[1], y[1])
+
+
+def simplify(size: Size, ranges: Mapping[str, Range]) -> Size:
+    """`size` without the divisions, remainders, minima and maxima that `ranges` decide.
+
+    >>> simplify((16 * var("b") + var("v")) // 16, {"v": (0, 15)})
+    b
+    """
+    if isinstance(size, int):
+        return size
+    total: Size = 0
+    for m, c in size.terms:
+        term: Size = c
+        for a in m:
+            term = term * _simplify_atom(a, ranges)
+        total = total + term
+    return total
+
+
+def _simplify_atom(a: Atom, ranges: Mapping[str, Range]) -> Size:
+    if isinstance(a, str):
+        lo, hi = ranges.get(a, (None, None))
+        return lo if lo is not None and lo == hi else atom(a)
+    if isinstance(a, Element):
+        return atom(Element(a.tensor, tuple(simplify(i, ranges) for i in a.indices), a.lo, a.hi))
+    x, y = simplify(a.a, ranges), simplify(a.b, ranges)
+    lo, hi = bounds(x, ranges)
+    if a.fn in ("//", "%") and isinstance(y, int) and isinstance(lo, int) and isinstance(hi, int):
+        if lo // y == hi // y:
+            return lo // y if a.fn == "//" else x - (lo // y) * y
+    elif a.fn in ("min", "max"):
+        lo, hi = bounds(x - y, ranges)
+        if isinstance(hi, int) and hi <= 0:
+            return x if a.fn == "min" else y
+        if isinstance(lo, int) and lo >= 0:
+            return y if a.fn == "min" else x
+    return COMBINE[a.fn](x, y)
+
+
+def affine(size: Size, names: Iterable[str]) -> tuple[dict[str, int], Size] | None:
+    """`size` as sum of integer factors times `names`, plus a rest free of them; else None.
+
+    >>> affine(2 * var("e") + var("r") + var("N"), ["e", "r"])
+    ({'e': 2, 'r': 1}, N)
+    """
+    names = frozenset(names)
+    factors: dict[str, int] = {}
+    rest: dict[Monomial, int] = {}
+    if isinstance(size, int):
+        return {}, size
+    for m, c in size.terms:
+        if len(m) == 1 and isinstance(m[0], str) and m[0] in names:
+            factors[m[0]] = c
+        elif any(variables(atom(a)) & names for a in m):
+            return None
+        else:
+            rest[m] = c
+    return factors, _from_terms(rest)

@@ -1,0 +1,58 @@
+"""Constant data: an array with content equality, loaded from its file when first used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from nncc.ir.types import TensorType, dtype_of
+
+
+class Tensor:
+    """An immutable tensor value.
+
+    Args:
+        array: the data, or a function that gives it (called once, when needed).
+        type: static type; required if `array` is a function.
+    """
+
+    def __init__(
+        self, array: np.ndarray | Callable[[], np.ndarray], type: TensorType | None = None
+    ) -> None:
+        self._source = array
+        if type is None:
+            assert isinstance(array, np.ndarray)
+            type = TensorType(dtype_of(array.dtype), array.shape)
+        self.type = type
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """The data, C-contiguous and read-only."""
+        data = self._source if isinstance(self._source, np.ndarray) else self._source()
+        if data.shape != self.type.static_shape or data.dtype != self.type.dtype.numpy:
+            raise ValueError(f"data is {data.dtype}{list(data.shape)}, the type says {self.type}")
+        # ascontiguousarray would turn rank 0 into rank 1
+        data = np.array(data, order="C", copy=not data.flags.c_contiguous)
+        data.flags.writeable = False
+        return data
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the bytes in C order, little endian."""
+        return hashlib.sha256(self.array.tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, Tensor) and self.type == other.type and self.digest == other.digest
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.digest))
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.type})"
