@@ -69,18 +69,27 @@ def _factor(size: Size) -> str:
 
 def _key(monomial: Monomial) -> tuple[int, tuple[tuple[bool, str], ...]]:
     """Terms are ordered by falling degree, variables before composite atoms, then by name."""
+    if len(monomial) == 1 and type(monomial[0]) is str:
+        return (-1, ((False, monomial[0]),))
     return (-len(monomial), tuple((not isinstance(a, str), str(a)) for a in monomial))
+
+
+def _term_key(term: tuple[Monomial, int]) -> tuple[int, tuple[tuple[bool, str], ...]]:
+    return _key(term[0])
 
 
 class Index:
     """A polynomial that is not constant. Build it with `var` and arithmetic."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_variables", "is_plain", "terms")
     terms: tuple[tuple[Monomial, int], ...]
+    is_plain: bool  # no composite atoms: a polynomial of variables
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
+        self._variables: frozenset[str] | None = None
+        self.is_plain = all(type(a) is str for m, _ in terms for a in m)
 
     def __hash__(self) -> int:
         return self._hash
@@ -125,7 +134,7 @@ class Index:
 
     def __mul__(self, other: Size) -> Size:
         if isinstance(other, int):
-            return _sum(((self, other),))
+            return self if other == 1 else _sum(((self, other),))
         terms: dict[Monomial, int] = {}
         for ma, ca in self.terms:
             for mb, cb in other.terms:
@@ -165,7 +174,7 @@ def _from_terms(terms: Mapping[Monomial, int]) -> Size:
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
     if len(kept) > 1:
-        kept.sort(key=lambda t: _key(t[0]))
+        kept.sort(key=_term_key)
     return Index(tuple(kept))
 
 
@@ -282,6 +291,12 @@ def variables(size: Size) -> frozenset[str]:
     """Every variable in `size`, also inside divisions and subscripts."""
     if isinstance(size, int):
         return frozenset()
+    if size._variables is None:
+        size._variables = _find_variables(size)
+    return size._variables
+
+
+def _find_variables(size: Index) -> frozenset[str]:
     found: set[str] = set()
     for m, _ in size.terms:
         for a in m:
@@ -298,7 +313,7 @@ def variables(size: Size) -> frozenset[str]:
 
 def elements(size: Size) -> tuple[Element, ...]:
     """Every tensor element in `size`."""
-    if isinstance(size, int):
+    if isinstance(size, int) or size.is_plain:
         return ()
     found: list[Element] = []
     for m, _ in size.terms:
@@ -314,15 +329,15 @@ def elements(size: Size) -> tuple[Element, ...]:
 
 def substitute(size: Size, values: Mapping[str, Size]) -> Size:
     """`size` with variables replaced; the result is simplified."""
-    if isinstance(size, int) or not (variables(size) & values.keys()):
+    if isinstance(size, int) or values.keys().isdisjoint(variables(size)):
         return size
-    total: Size = 0
-    for m, c in size.terms:
-        term: Size = c
-        for a in m:
-            term = term * _substitute_atom(a, values)
-        total = total + term
-    return total
+    return _sum((_substitute_monomial(m, values), c) for m, c in size.terms)
+
+
+def _substitute_monomial(m: Monomial, values: Mapping[str, Size]) -> Size:
+    if len(m) == 1:
+        return _substitute_atom(m[0], values)
+    return product(_substitute_atom(a, values) for a in m)
 
 
 def _substitute_atom(a: Atom, values: Mapping[str, Size]) -> Size:
@@ -388,15 +403,19 @@ def bounds(size: Size, ranges: Mapping[str, Range]) -> Range:
     """
     if isinstance(size, int):
         return size, size
-    lo: Size = 0
-    hi: Size = 0
-    for m, c in size.terms:
-        a, b = _monomial_bounds(m, ranges)
-        lo, hi = (lo + a * c, hi + b * c) if c > 0 else (lo + b * c, hi + a * c)
+    if ranges.keys().isdisjoint(variables(size)) and not elements(size):
+        return size, size
+    ends = [(_monomial_bounds(m, ranges), c) for m, c in size.terms]
+    lo = _sum((a, c) if c > 0 else (b, c) for (a, b), c in ends)
+    hi = _sum((b, c) if c > 0 else (a, c) for (a, b), c in ends)
     return lo, hi
 
 
 def _monomial_bounds(m: Monomial, ranges: Mapping[str, Range]) -> Range:
+    if not m:
+        return 1, 1
+    if len(m) == 1:
+        return _atom_bounds(m[0], ranges)
     lo: Size = 1
     hi: Size = 1
     for a in m:
@@ -438,21 +457,21 @@ def simplify(size: Size, ranges: Mapping[str, Range]) -> Size:
     >>> simplify((16 * var("b") + var("v")) // 16, {"v": (0, 15)})
     b
     """
-    if isinstance(size, int):
+    if isinstance(size, int) or (
+        size.is_plain and not any(_is_point(ranges.get(v)) for v in variables(size))
+    ):
         return size
-    total: Size = 0
-    for m, c in size.terms:
-        term: Size = c
-        for a in m:
-            term = term * _simplify_atom(a, ranges)
-        total = total + term
-    return total
+    return _sum((product(_simplify_atom(a, ranges) for a in m), c) for m, c in size.terms)
+
+
+def _is_point(limits: Range | None) -> bool:
+    return limits is not None and limits[0] == limits[1]
 
 
 def _simplify_atom(a: Atom, ranges: Mapping[str, Range]) -> Size:
     if isinstance(a, str):
-        lo, hi = ranges.get(a, (None, None))
-        return lo if lo is not None and lo == hi else atom(a)
+        limits = ranges.get(a)
+        return limits[0] if limits is not None and _is_point(limits) else atom(a)
     if isinstance(a, Element):
         return atom(Element(a.tensor, tuple(simplify(i, ranges) for i in a.indices), a.lo, a.hi))
     x, y = simplify(a.a, ranges), simplify(a.b, ranges)
@@ -488,3 +507,47 @@ def affine(size: Size, names: Iterable[str]) -> tuple[dict[str, int], Size] | No
         else:
             rest[m] = c
     return factors, _from_terms(rest)
+
+
+def nonnegative(size: Size) -> bool:
+    """Whether `size` is certainly >= 0 when every variable (a named size) is at least 1.
+
+    Sound, not complete.
+
+    >>> nonnegative(var("N") * 2 - 2), nonnegative(var("N") - 2)
+    (True, False)
+    >>> nonnegative(var("N") - 2 * (var("N") // 2))
+    True
+    """
+    # With v = 1 + v', v' >= 0, a polynomial without negative coefficients is non-negative.
+    return _nonnegative(substitute(size, {v: var(v) + 1 for v in variables(size)}))
+
+
+def _nonnegative(size: Size) -> bool:
+    """As `nonnegative`, for variables that are at least 0."""
+    if isinstance(size, int):
+        return size >= 0
+    total: Size = 0
+    for m, c in size.terms:
+        only = m[0] if len(m) == 1 else ""
+        if c < 0 and isinstance(only, Term) and only.fn == "//" and isinstance(only.b, int):
+            # b * (a // b) <= a for b > 0
+            total = total + (only.a * (c // only.b) if c % only.b == 0 else _from_terms({m: c}))
+        else:
+            total = total + _from_terms({m: c})
+    if isinstance(total, int):
+        return total >= 0
+    return all(
+        c >= 0 and all(isinstance(a, str) or _atom_nonnegative(a) for a in m)
+        for m, c in total.terms
+    )
+
+
+def _atom_nonnegative(a: Atom) -> bool:
+    if isinstance(a, Element):
+        return _nonnegative(a.lo)
+    if isinstance(a, Term) and a.fn == "%":
+        return True
+    if isinstance(a, Term) and a.fn == "max":
+        return _nonnegative(a.a) or _nonnegative(a.b)
+    return isinstance(a, Term) and _nonnegative(a.a) and _nonnegative(a.b)

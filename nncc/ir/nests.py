@@ -31,7 +31,7 @@ from typing import Literal, Union
 from nncc.diagnostics import NOWHERE, Location
 from nncc.ir.expr import Expr
 from nncc.ir.index import Size
-from nncc.ir.types import TensorType
+from nncc.ir.types import DType, TensorType
 
 ASSIGN = "="
 
@@ -101,6 +101,17 @@ class Combine:
 
 
 BUILTIN_COMBINES = {"sum": "add", "prod": "mul", "min": "min", "max": "max"}
+
+
+def builtin_identity(combine: str, dtype: DType) -> int | float | bool:
+    """The neutral element of a built-in combine: what a reduction's target starts as."""
+    if combine in ("sum", "prod"):
+        value = int(combine == "prod")
+        return bool(value) if dtype.kind == "bool" else float(value) if dtype.is_float else value
+    if dtype.is_float:
+        return float("inf") if combine == "min" else float("-inf")
+    limit = dtype.limits[1 if combine == "min" else 0]
+    return bool(limit) if dtype.kind == "bool" else limit
 
 
 @dataclass(frozen=True, slots=True)

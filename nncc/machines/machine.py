@@ -1,4 +1,4 @@
-"""What a machine is: storage, operations and costs, as data read from a file."""
+"""What a machine is: storage, fan-out, operations, links and costs, as data read from a file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ class Storage:
 
     A `managed` memory holds what the program puts there; a cached one holds what was used
     last in lines of `line_bytes`.
+
+    Args:
+        above: the memory that it is filled from; "" for the outermost one.
+        holds: the roles of operands that it may hold (`in`, `out`, `local`); empty: all.
+        instances: how many there are of it, all below one instance of `above`.
     """
 
     name: str
@@ -25,6 +30,36 @@ class Storage:
     write_bytes_per_cycle: float = 0.0
     read_pj_per_byte: float = 0.0
     write_pj_per_byte: float = 0.0
+    above: str = ""
+    holds: tuple[str, ...] = ()
+    instances: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Spatial:
+    """`count` copies of what hangs below the storage `below`, working at the same time.
+
+    With `multicast` one read of `below` serves every copy that needs the same element; with
+    `reduce` partial results are added on their way back.
+    """
+
+    name: str
+    count: int
+    below: str
+    multicast: bool = False
+    reduce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way for data from one memory to another; costs as in `Storage`, latency in cycles."""
+
+    name: str
+    source: str
+    target: str
+    bytes_per_cycle: float
+    latency: int = 1
+    pj_per_byte: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +71,14 @@ class Operation:
     is broadcast, `i8[16,4]` sixteen groups of four neighbours. In Loops it is
     `Apply(name, (accumulator, inputs...))`.
 
+    A spelling has one instruction a line. `{y}`, `{a}`, … are the operands by the names of the
+    nest's parameters: an operand of rank 0 comes broadcast to the lanes of the accumulator, any
+    other as a vector of all its elements in row-major order. `{result}` is the value to define;
+    `{t0}`, `{t1}`, … are fresh names for values in between.
+
     Args:
-        spelling: the back end's template; `{y}`, `{a}`, … stand for the operands by name.
+        spelling: the back end's template.
+        declares: what the back end must declare once for it (for the CPU: LLVM intrinsics).
         latency: cycles until the result can be used; `per_cycle`: how many start in a cycle.
         energy: pJ for one execution; 0 where not known.
         needs: features of the machine without which it does not exist.
@@ -50,6 +91,7 @@ class Operation:
     per_cycle: float = 1.0
     energy: float = 0.0
     needs: tuple[str, ...] = ()
+    declares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +105,8 @@ class Machine:
         pipeline: preset of passes, as text.
         backend: the package of `nncc.backends` that emits its programs.
         features: what this instance of the machine has (for the CPU: detected).
+        variant: which member of a family this is (for the CPU: `avx512`, `avx2`, …).
+        spatial: fan-out of the storage tree; `links`: ways for data beside the tree.
     """
 
     name: str
@@ -74,6 +118,10 @@ class Machine:
     frequency_hz: float
     operations: Mapping[str, Operation] = field(default_factory=dict)
     features: frozenset[str] = frozenset()
+    variant: str = ""
+    doc: str = ""
+    spatial: tuple[Spatial, ...] = ()
+    links: tuple[Link, ...] = ()
 
     def memory(self, name: str) -> Storage:
         """Raises KeyError if the machine has none of that name."""

@@ -41,12 +41,17 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class AttrDecl:
-    """A typed attribute; `default` None means that it may be absent (or must be given)."""
+    """A typed attribute; `default` None means that it may be absent (or must be given).
+
+    `fill`, for `ints` with one entry for each axis (strides, pads): what every entry is where
+    the attribute is absent.
+    """
 
     kind: AttrKind
     default: AttrValue | None = None
     required: bool = False
     doc: str = ""
+    fill: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,67 @@ class Site:
         node: the node.
         inputs: types of the node's inputs, None where an optional one is absent.
         constants: value of each input that is known at compile time (by position), else None.
+            Values computed from shapes are object arrays of `Size`.
         outputs: types of the outputs (empty during inference).
+        nests: the module's nests, for the op `Call`.
     """
 
     node: Node
     inputs: tuple[TensorType | None, ...]
     constants: tuple[np.ndarray | None, ...] = ()
     outputs: tuple[TensorType, ...] = ()
+    nests: Mapping[str, Nest] = field(default_factory=dict)
 
     def attr(self, name: str) -> Any:
         """The attribute's value, or its declared default."""
         return attr(self.node, name)
+
+    def per_axis(self, name: str, count: int) -> tuple[int, ...]:
+        """An `ints` attribute with one entry for each of `count` axes.
+
+        Raises VerifyError if it has another number of entries.
+        """
+        declared = get(self.node).attrs[name]
+        given: tuple[int, ...] | None = self.node.attrs.get(name)  # type: ignore[assignment]
+        if given is None:
+            assert declared.fill is not None, f"{self.node.op}.{name} has no fill"
+            return (declared.fill,) * count
+        if len(given) != count:
+            raise self.error(f"{name} has {len(given)} entries, {count} are needed")
+        return given
+
+    def input(self, name: str) -> TensorType:
+        """The type of the formal input `name`, which must be given."""
+        found = self.optional(name)
+        assert found is not None, f"{self.node.op}: operand {name} is absent"
+        return found
+
+    def optional(self, name: str) -> TensorType | None:
+        """The type of the formal input `name`; None where it is absent."""
+        position = self._position(name)
+        return self.inputs[position] if position < len(self.inputs) else None
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The compile-time value of the formal input `name`; None if unknown or absent."""
+        position = self._position(name)
+        return self.constants[position] if position < len(self.constants) else None
+
+    def known(self, name: str) -> np.ndarray:
+        """The value of `name`, which inference needs. Raises VerifyError if it is not known."""
+        value = self.constant(name)
+        if value is None:
+            raise self.error(
+                f"operand {name} must be known at compile time",
+                "make it a constant, or compute it from shapes only",
+            )
+        return value
+
+    def _position(self, name: str) -> int:
+        return [o.name for o in get(self.node).inputs].index(name)
+
+    def error(self, message: str, help: str = "") -> VerifyError:
+        """An error to raise at this node, with the node's name and op."""
+        return node_error(self.node, message, help)
 
 
 @dataclass(frozen=True)
@@ -79,13 +134,18 @@ class Op:
         since: the ONNX opset version whose semantics these are; for domain `nncc`, 1.
         infer: types of the outputs; raises `VerifyError` with a sentence if the node is wrong.
             Shape operands are read from `Site.constants`.
-        nest: the op as a loop nest, with parameters in operand order (absent optional ones are
-            left out) named by the formal operands (`x0, x1, …` for a variadic `x`).
+        nest: the op as a loop nest, with parameters in operand order named by the formal
+            operands (`x0, x1, …` for a variadic `x`). Operands that are absent or that the
+            nest does not read (shapes, constants that stand in it as literals) have no
+            parameter: match parameters with values by name, with `bind`.
         decompose: the op as nodes over other ops (`Graph` with the site's inputs and outputs),
             used by `legalize` where the target has no other way.
+        no_nest: the reason, where an op has neither `nest` nor `decompose`.
         reference: numpy function (inputs..., **attrs) -> tuple of arrays; None: onnx.reference.
-        traits: `elementwise` (one output element from the input elements at the same broadcast
-            position), `view` (elements are renumbered, none computed), `commutative`, …
+        shape_rule: the op on small integer tensors that are known up to named sizes: function
+            of the site, whose `constants` are all known, giving an object array of `Size` for
+            the output, or None. So shapes that a model computes are known at compile time.
+        traits: see `TRAITS`.
         sample: hypothesis strategy of small random instances, as `Sample`.
         deviation: where the reference is deliberately not onnx.reference, and why.
         regions: number of bodies the op takes.
@@ -100,8 +160,10 @@ class Op:
     attrs: Mapping[str, AttrDecl] = field(default_factory=dict)
     domain: Literal["ai.onnx", "nncc"] = "ai.onnx"
     nest: Callable[[Site], Nest] | None = None
+    no_nest: str = ""
     decompose: Callable[[Site], Graph] | None = None
     reference: Callable[..., tuple[np.ndarray, ...]] | None = None
+    shape_rule: Callable[[Site], np.ndarray | None] | None = None
     traits: frozenset[str] = frozenset()
     sample: Callable[[], SearchStrategy[Sample]] | None = None
     deviation: str = ""
@@ -114,9 +176,20 @@ class Sample:
 
     inputs: tuple[np.ndarray | None, ...]
     attrs: Attrs = field(default_factory=dict)
+    outputs: int = 1
 
 
 TABLE: dict[str, Op] = {}
+
+TRAITS = {
+    "elementwise": "one output element from the input elements at the same broadcast position",
+    "view": "elements are renumbered, none is computed",
+    "alias": "a view that keeps the row-major order: the output can be the input's buffer",
+    "commutative": "the operands may be exchanged",
+    "contraction": "a sum of products of two operands",
+    "reduction": "many input elements make one output element",
+    "requantizes": "gives integers of a stated scale from wider ones: part of an epilogue",
+}
 
 
 def op(
@@ -135,6 +208,8 @@ def op(
     `signature` is like `x w b? -> y`: operands by name, `?` optional, `*` variadic.
     """
     left, right = signature.split("->")
+    if unknown := set(traits) - TRAITS.keys():
+        raise ValueError(f"op {name} has unknown traits {sorted(unknown)}")
     declared = Op(
         name, doc, _operands(left), _operands(right), since, infer,
         attrs=MappingProxyType(dict(attrs)), traits=frozenset(traits), **rest,
@@ -163,3 +238,60 @@ def attr(node: Node, name: str) -> Any:
     """A node's attribute, or its declared default. Raises KeyError if the op has no such one."""
     declared = get(node).attrs[name]
     return node.attrs.get(name, declared.default)
+
+
+def canonical_attrs(name: str, attrs: Attrs) -> dict[str, AttrValue]:
+    """`attrs` of an op without those at their default, so that equal nodes compare equal.
+
+    >>> canonical_attrs("Conv", {"group": 1, "pads": (0, 0, 0, 0), "strides": (2, 2)})
+    {'strides': (2, 2)}
+    """
+    declared = TABLE[name].attrs
+
+    def is_default(key: str, value: AttrValue) -> bool:
+        if key not in declared:
+            return False
+        d = declared[key]
+        if d.fill is not None and isinstance(value, tuple):
+            return all(v == d.fill for v in value)
+        return d.default is not None and value == d.default
+
+    return {k: v for k, v in attrs.items() if not is_default(k, v)}
+
+
+def bind(node: Node) -> dict[str, str]:
+    """The node's values by the names that the op's nest gives them, inputs before outputs.
+
+    >>> bind(Node("Concat", ("a", "b"), ("c",)))
+    {'x0': 'a', 'x1': 'b', 'y': 'c'}
+    """
+    declared = get(node)
+    pairs = [*_named(declared.inputs, node.inputs), *_named(declared.outputs, node.outputs)]
+    return {formal: actual for formal, actual in pairs if actual}
+
+
+def operand_position(declared: Op, name: str) -> int:
+    """Where the input that `bind` calls `name` stands among a node's inputs."""
+    for position, operand in enumerate(declared.inputs):
+        if operand.name == name:
+            return position
+        if operand.variadic and name.startswith(operand.name):
+            return position + int(name[len(operand.name) :])
+    raise KeyError(name)
+
+
+def _named(formals: tuple[Operand, ...], names: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for position, operand in enumerate(formals):
+        if operand.variadic:
+            rest = names[position:]
+            pairs += [(f"{operand.name}{k}", v) for k, v in enumerate(rest)]
+        elif position < len(names):
+            pairs.append((operand.name, names[position]))
+    return pairs
+
+
+def node_error(node: Node, message: str, help: str = "") -> VerifyError:
+    """An error at a node, in the form that all messages about nodes have."""
+    subject = node.op if node.location.node else f"node '{node.name}' ({node.op})"
+    return VerifyError(f"{subject}: {message}", node.location, help)

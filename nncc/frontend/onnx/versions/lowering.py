@@ -1,0 +1,63 @@
+"""Steps downward: (op, version) → the function that writes a node of that version in the one before.
+
+Used by the exporter, and by the importer for ops whose table entry is older than the model.
+Where an operand became an input, going back needs its value at compile time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nncc.frontend.onnx.versions.draft import Draft, NotExpressible, Scope
+from nncc.frontend.onnx.versions.raising import _REDUCTIONS as REDUCTIONS
+
+Step = Callable[[Draft, Scope], list[Draft]]
+
+
+def _axes_to_attr(version: int) -> Step:
+    def step(draft: Draft, scope: Scope) -> list[Draft]:
+        attrs = draft.without("noop_with_empty_axes")
+        if not draft.input(1):
+            if draft.attrs.get("noop_with_empty_axes"):
+                identity = Draft("Identity", draft.inputs[:1], draft.outputs, {}, 1)
+                return [identity]
+            return [draft.changed(version=version, inputs=draft.inputs[:1], attrs=attrs)]
+        axes = scope.constant(draft.input(1))
+        if axes is None:
+            raise NotExpressible("its axes are not known at compile time")
+        attrs["axes"] = tuple(int(a) for a in axes)
+        return [draft.changed(version=version, inputs=draft.inputs[:1], attrs=attrs)]
+
+    return step
+
+
+def _split_18(draft: Draft, scope: Scope) -> list[Draft]:
+    count = draft.attrs.get("num_outputs")
+    if count is None:
+        return [draft.changed(version=13)]
+    axis = draft.attrs.get("axis", 0)
+    extent = scope.type(draft.input(0)).shape[axis]
+    if not isinstance(extent, int) or extent % count:
+        raise NotExpressible(f"num_outputs={count} parts of {extent} are not equal")
+    return [draft.changed(version=13, attrs=draft.without("num_outputs"))]
+
+
+def _pad_18(draft: Draft, scope: Scope) -> list[Draft]:
+    if draft.input(3):
+        raise NotExpressible("its operand axes came with version 18")
+    return [draft.changed(version=13)]
+
+
+def _resize_18(draft: Draft, scope: Scope) -> list[Draft]:
+    new = [n for n in ("antialias", "axes", "keep_aspect_ratio_policy") if n in draft.attrs]
+    if new:
+        raise NotExpressible(f"{', '.join(new)} came with version 18")
+    return [draft.changed(version=13)]
+
+
+LOWERING: dict[tuple[str, int], Step] = {
+    ("Pad", 18): _pad_18,
+    ("Resize", 18): _resize_18,
+    ("Split", 18): _split_18,
+    **{(name, 18): _axes_to_attr(13) for name in REDUCTIONS},
+}

@@ -1,0 +1,161 @@
+"""Machine files and the machines in them.
+
+    load("cpu")                       the CPU of this computer, in the widest variant that it has
+    load("cpu-avx2")                  the same, held to a variant
+    load("machines/mine.toml")        a file of one's own
+    load("cpu", features={"avx2", "fma"})     for another computer
+
+A machine file is TOML; `nncc/machines/cpu.toml` and `example_npu.toml` are examples. Fields and
+their meaning are those of `nncc.machines.machine`; besides, a storage may `detect` its size on
+the host, an operation may stand for several numbers of `lanes`, and a file may have variants.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nncc.diagnostics import Location, TargetError, nearest
+from nncc.machines import description, host
+from nncc.machines.fields import Field, Where, read
+from nncc.machines.machine import Machine
+
+_FOLDER = Path(__file__).parent
+
+_MACHINE = {
+    "format": Field(int, minimum=1),
+    "name": Field(str),
+    "doc": Field(str, ""),
+    "backend": Field(str),
+    "pipeline": Field(str),
+    "frequency_hz": Field(float, minimum=1),
+    "vector_bytes": Field(int, 0, minimum=1),
+    "vector_registers": Field(int, 0, minimum=1),
+    "storage": Field("tables"),
+    "spatial": Field("tables", []),
+    "link": Field("tables", []),
+    "operation": Field("tables", []),
+    "variant": Field("tables", []),
+}
+_VARIANT = {
+    "name": Field(str),
+    "vector_bytes": Field(int, minimum=1),
+    "vector_registers": Field(int, minimum=1),
+    "needs": Field(list, ()),
+    "drops": Field(list, ()),
+}
+FORMAT = 1
+
+
+def load(name_or_path: str | Path, features: Iterable[str] | None = None) -> Machine:
+    """The machine of that name, or in that file (a path that ends in `.toml`).
+
+    Args:
+        features: what the machine has, in LLVM's names; None: what this computer states.
+
+    Raises TargetError if there is none, or if its file or variant does not fit.
+    """
+    chosen = None if features is None else frozenset(features)
+    return _load(str(name_or_path), chosen)
+
+
+@cache
+def _load(name: str, features: frozenset[str] | None) -> Machine:
+    path, variant = _find(name)
+    table = _read_file(path)
+    where = Where(str(path))
+    values = read(table, _MACHINE, where)
+    if values["format"] != FORMAT:
+        raise where.error(f"format is {values['format']}; this nncc reads format {FORMAT}")
+    given = host.features() if features is None else features
+    return _machine(values, variant, given, where)
+
+
+def list_machines() -> tuple[str, ...]:
+    """The names that `load` takes, each family followed by its variants."""
+    return tuple(
+        name
+        for path in sorted(_FOLDER.glob("*.toml"))
+        for name in (path.stem, *(f"{path.stem}-{v}" for v in _variants(path)))
+    )
+
+
+def _variants(path: Path) -> tuple[str, ...]:
+    return tuple(v["name"] for v in _read_file(path).get("variant", ()))
+
+
+def _find(name: str) -> tuple[Path, str]:
+    """The file of a machine and the variant that the name asks for ("": the best)."""
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise TargetError(f"there is no machine file {name}", Location(file=name))
+        return Path(name), ""
+    if name not in list_machines():
+        help = nearest(name, list_machines(), "targets")
+        raise TargetError(f"unknown target '{name}'", help=help)
+    family, _, variant = name.partition("-")
+    return _FOLDER / f"{family}.toml", variant
+
+
+@cache
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise TargetError(f"cannot read the machine file: {error}", Location(str(path))) from error
+
+
+def _machine(
+    values: dict[str, Any], variant_name: str, features: frozenset[str], where: Where
+) -> Machine:
+    variant = ""
+    if values["variant"]:
+        chosen = _variant(values["variant"], variant_name, features, where)
+        features = frozenset(f for f in features if not f.startswith(chosen["drops"]))
+        values |= {k: chosen[k] for k in ("vector_bytes", "vector_registers")}
+        variant = chosen["name"]
+    for name in ("vector_bytes", "vector_registers"):
+        if not values[name]:
+            raise where.error(f"{name} is missing: the machine has no variants that state it")
+    registers = values["vector_bytes"] * values["vector_registers"]
+    storage = description.storages(values["storage"], registers, where)
+    return Machine(
+        name=values["name"],
+        backend=values["backend"],
+        pipeline=values["pipeline"],
+        storage=storage,
+        vector_bytes=values["vector_bytes"],
+        vector_registers=values["vector_registers"],
+        frequency_hz=values["frequency_hz"],
+        operations=description.operations(values["operation"], features, where),
+        features=features,
+        variant=variant,
+        doc=values["doc"],
+        spatial=description.spatials(values["spatial"], storage, where),
+        links=description.links(values["link"], storage, where),
+    )
+
+
+def _variant(
+    tables: list[dict[str, Any]], name: str, features: frozenset[str], where: Where
+) -> dict[str, Any]:
+    variants = [
+        read(t, _VARIANT, Where(where.file, f"variant[{i}]")) for i, t in enumerate(tables)
+    ]
+    if not name:
+        fitting = [v for v in variants if features.issuperset(v["needs"])]
+        if not fitting:
+            raise where.error("no variant fits: " + "; ".join(_lacking(v, features) for v in variants))
+        return fitting[0]
+    chosen = next(v for v in variants if v["name"] == name)
+    if not features.issuperset(chosen["needs"]):
+        raise where.error(_lacking(chosen, features), "choose a variant that this computer has")
+    return chosen
+
+
+def _lacking(variant: dict[str, Any], features: frozenset[str]) -> str:
+    missing = ", ".join(f for f in variant["needs"] if f not in features)
+    return f"variant {variant['name']} needs {missing}"

@@ -1,0 +1,1 @@
+"""From a scheduled nest to Loops code: see `tree` for the algorithm."""

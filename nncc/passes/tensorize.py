@@ -1,0 +1,337 @@
+"""Schedule contractions around a machine operation and its register tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import ClassVar
+
+from nncc.ir.expr import Load, loads
+from nncc.ir.graph import Module
+from nncc.ir.index import Size, variables
+from nncc.ir.nests import (
+    ASSIGN,
+    Band,
+    Dim,
+    Leaf,
+    Local,
+    Nest,
+    Schedule,
+    Statement,
+)
+from nncc.machines.machine import Machine, Operation
+from nncc.passes.base import Pass
+from nncc.passes.emission.operation import match
+from nncc.passes.strides import stride
+
+CHAINS = 8  # independent accumulators that hide the latency of a multiply-add
+
+
+@dataclass(frozen=True)
+class Tensorize(Pass):
+    """Give every contraction the loops of a register tile around a machine operation.
+
+    for m, e, f, c, r, s { t[m,e,f] sum= x[c,e+r,f+s] * w[m,c,r,s] }
+    →
+    for m by 32 { for e { for f by 14 { local t in registers {
+      … for r { for s { for c { unroll f, m by 16 { acc with fma16(m: m) } } } } … } } } }
+
+    A nest is a contraction if one of its statements is what an operation of the machine computes
+    and the others only prepare or finish its target. Nests that have a schedule, and nests that
+    are no contraction, stay as they are.
+
+    Args:
+        columns: size of the register tile in the unrolled dimension (0: by the shape).
+        vectors: vectors of outputs in the register tile (0: by the shape).
+        node: only the nest of this name.
+    """
+
+    name: ClassVar[str] = "tensorize"
+    columns: int = 0
+    vectors: int = 0
+    node: str = ""
+
+    def run(self, module: Module, target: Machine) -> Module:
+        nests = dict(module.nests)
+        for name, nest in module.nests.items():
+            if nest.schedule is None and self.node in ("", name):
+                contraction = find_contraction(nest, target)
+                if contraction is not None:
+                    tile = register_tile(contraction, target, self.columns, self.vectors)
+                    nests[name] = replace(nest, schedule=build_tree(contraction, tile))
+        return module if nests == module.nests else replace(module, nests=nests)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A nest whose main statement is a machine operation.
+
+    Args:
+        statement: the reduction; `before` and `after` are the others in order.
+        dims: pairs (dimension of the operation, dimension of the statement).
+        vector: the output dimension that runs over lanes; `lanes`: of the accumulator.
+        group: the reduction dimension inside the operation and its size, if there is one.
+        column: the output dimension that the register tile unrolls (None: there is none).
+    """
+
+    nest: Nest
+    operation: Operation
+    statement: Statement
+    before: tuple[Statement, ...]
+    after: tuple[Statement, ...]
+    dims: tuple[tuple[str, str], ...]
+    vector: str
+    lanes: int
+    group: tuple[str, int] | None
+    column: str | None
+
+    def dim(self, name: str) -> Dim:
+        return next(d for d in self.statement.dims if d.name == name)
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """Output dimensions other than the vector and the column."""
+        inner = {self.vector, self.column, *self.statement.reduction_dims}
+        return tuple(d.name for d in self.statement.dims if d.name not in inner)
+
+
+def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
+    """The first operation of the machine that the nest's reduction is, with its dimensions."""
+    if any(not isinstance(item, Statement) for item in nest.body):
+        return None
+    for position, statement in enumerate(nest.statements):
+        if statement.combine == ASSIGN or len(statement.targets) != 1:
+            continue
+        if nest.param(statement.targets[0].tensor).role != "local":
+            continue
+        before, after = nest.statements[:position], nest.statements[position + 1 :]
+        outputs = {d.name: d for d in statement.dims if d.name not in statement.reduction_dims}
+        others = (*before, *after)
+        if any({d.name: d for d in s.dims} != outputs for s in others):
+            return None
+        for operation in machine.operations.values():
+            for dims in _assignments(operation, statement):
+                found = _contraction(nest, operation, statement, before, after, dims, machine)
+                if found is not None:
+                    return found
+    return None
+
+
+def _assignments(
+    operation: Operation, statement: Statement
+) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Ways to map the operation's dimensions to the statement's."""
+    ours = [d.name for d in operation.semantics.statements[-1].dims]
+    for chosen in permutations([d.name for d in statement.dims], len(ours)):
+        yield tuple(zip(ours, chosen, strict=True))
+
+
+def _contraction(
+    nest: Nest,
+    operation: Operation,
+    statement: Statement,
+    before: tuple[Statement, ...],
+    after: tuple[Statement, ...],
+    dims: tuple[tuple[str, str], ...],
+    machine: Machine,
+) -> Contraction | None:
+    operands = match(operation, statement, dict(dims))
+    if operands is None:
+        return None
+    accumulator = operation.semantics.params[0]
+    lanes = accumulator.type.static_shape[0] if accumulator.type.rank else 1
+    semantic = operation.semantics.statements[-1]
+    vector = next(ours for theirs, ours in dims if theirs not in semantic.reduction_dims)
+    extents = {d.name: d.extent for d in semantic.dims}
+    groups = [(ours, extents[theirs]) for theirs, ours in dims if theirs in semantic.reduction_dims]
+    if not _in_memory_order(nest, operation, operands, dims, vector, lanes):
+        return None
+    written = [t for s in after for t in s.targets]
+    if any(stride(nest, t, vector, lanes) != 1 for t in written if t.tensor != statement.targets[0].tensor):
+        return None
+    group = (groups[0][0], int(groups[0][1])) if groups else None  # type: ignore[arg-type]
+    column = _column(nest, statement, operands, vector)
+    return Contraction(
+        nest, operation, statement, before, after, dims, vector, lanes, group, column
+    )  # fmt: skip
+
+
+def _in_memory_order(
+    nest: Nest,
+    operation: Operation,
+    operands: tuple[Load, ...],
+    dims: tuple[tuple[str, str], ...],
+    vector: str,
+    lanes: int,
+) -> bool:
+    """Whether each operand's lanes are neighbours in memory in the order of its type."""
+    names = dict(dims)
+    pattern = {x.tensor: x for x in loads(operation.semantics.statements[-1].values[0])}
+    for param, load in zip(operation.semantics.params[1:], operands, strict=True):
+        axes = [names[str(i)] for i in pattern[param.name].indices]
+        shape = param.type.static_shape
+        if len(axes) == 1 and stride(nest, load, axes[0], shape[0]) != 1:
+            return False
+        if len(axes) == 2:  # [lanes, group]: groups of neighbours, one group after the other
+            layout = nest.param(load.tensor).layout
+            if layout is None or stride(nest, load, axes[1], shape[1]) != 1:
+                return False
+            if tuple(layout.extents[-2:]) != shape:
+                return False
+    return True
+
+
+def _column(
+    nest: Nest, statement: Statement, operands: tuple[Load, ...], vector: str
+) -> str | None:
+    """The innermost output dimension along which the vector operand is reused."""
+    reused = [x for x in operands if any(vector in variables(i) for i in x.indices)]
+    outputs = [d.name for d in statement.dims if d.name not in statement.reduction_dims]
+    for name in reversed(outputs):
+        if name == vector:
+            continue
+        moving = [x for x in operands if any(name in variables(i) for i in x.indices)]
+        if moving and any(x not in moving for x in reused):
+            return name
+    return None
+
+
+def register_tile(
+    contraction: Contraction, machine: Machine, columns: int = 0, vectors: int = 0
+) -> tuple[int, int]:
+    """(columns, vectors) of the register tile: columns*vectors + vectors + 1 registers are used.
+
+    Among the tiles that fit, the one that wastes the fewest multiply-adds at the ends of both
+    dimensions, then the one with the most reuse (multiply-adds per loaded value).
+    """
+    registers = machine.vector_registers - 1
+    m = contraction.dim(contraction.vector).extent
+    count = -(-m // contraction.lanes) if isinstance(m, int) else 1
+    extent = contraction.dim(contraction.column).extent if contraction.column else 1
+    packed = _packed_vectors(contraction)
+    best: tuple[float, float, int, int] | None = None
+    for v in (vectors,) if vectors else (1, 2, 4, 8):
+        if packed % v or v > count:
+            continue
+        most = (registers - 1 - v) // v
+        for f in (columns,) if columns else range(1, max(1, min(most, 28)) + 1):
+            if isinstance(extent, int) and f > extent:
+                continue
+            if not contraction.column and f > 1:
+                continue
+            waste = _waste(extent, f) * _waste(count, v)
+            reuse = f * v / (f + v)
+            chains = min(1.0, f * v / CHAINS)
+            score = (-waste / chains, reuse)
+            if best is None or score > best[:2]:
+                best = (*score, f, v)
+    assert best is not None, "one column and one vector always fit"
+    return best[2], best[3]
+
+
+def _waste(extent: Size, piece: int) -> float:
+    """Work done over work needed when `extent` is cut in pieces, a little per piece for starts."""
+    if not isinstance(extent, int):
+        return 1.0 + 0.05 / piece
+    pieces = -(-extent // piece)
+    return (pieces * piece + 0.25 * pieces) / extent
+
+
+def _packed_vectors(contraction: Contraction) -> int:
+    """How many vectors of the vector dimension stand together in the vector operand's layout."""
+    for load in loads(contraction.statement.values[0]):
+        if stride(contraction.nest, load, contraction.vector, contraction.lanes) == 1:
+            layout = contraction.nest.param(load.tensor).layout
+            if layout is not None and isinstance(layout.extents[-1], int):
+                return max(1, layout.extents[-1] // contraction.lanes)
+    return 8
+
+
+def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedule, ...]:
+    """The schedule: outer dimensions, the register tile, reductions, epilogue."""
+    c = contraction
+    columns, vectors = tile
+    statement = c.statement
+    lanes = c.lanes
+
+    def over_tile(leaf: Leaf, is_operation: bool) -> Schedule:
+        inner: Schedule = leaf if is_operation else Band(c.vector, lanes, "vector", (leaf,))
+        node: Schedule = Band(c.vector, lanes, "unroll", (inner,))
+        return Band(c.column, 1, "unroll", (node,)) if c.column else node
+
+    core = over_tile(Leaf(statement.name, c.operation.name, c.dims), True)
+    for band in reversed(_reduction_bands(c)):
+        core = replace(band, body=(core,))
+    body: tuple[Schedule, ...] = (
+        *(over_tile(Leaf(s.name), False) for s in c.before),
+        core,
+        *(over_tile(Leaf(s.name), False) for s in c.after),
+    )
+    locals_ = tuple(p.name for p in c.nest.locals)
+    node: Schedule = Local(locals_, "registers", body)
+    if c.column:
+        node = Band(c.column, columns, "serial", (node,))
+    outer = list(c.outer)
+    first = [d for d in outer if not _shares_weights(c, d)]
+    rest = [d for d in outer if d not in first]
+    for name in reversed(rest):
+        node = Band(name, 1, "serial", (node,))
+    node = Band(c.vector, lanes * vectors, "serial", (node,))
+    for name in reversed(first):
+        node = Band(name, 1, "parallel", (node,))
+    return (node,)
+
+
+def _shares_weights(c: Contraction, dim: str) -> bool:
+    """Whether the operand of the vector lanes is the same for all of `dim`.
+
+    The outermost such dimension (the batch) stays outside; spatial ones go inside the vector
+    dimension's loop, so that a tile of weights is used for the whole image.
+    """
+    for load in loads(c.statement.values[0]):
+        varies = any(c.vector in variables(i) for i in load.indices)
+        if varies and any(dim in variables(i) for i in load.indices):
+            return False
+    return dim != c.statement.dims[0].name
+
+
+def _reduction_bands(c: Contraction) -> list[Band]:
+    """Loops over the reduction: kernel taps outside, channels inside, the last unrolled by 4."""
+    names = list(c.statement.reduction_dims)
+    grouped = c.group[0] if c.group else None
+    channel = grouped or _channel(c, names)
+    bands = [Band(n, 1, "serial", ()) for n in names if n != channel]
+    if channel is None:
+        return bands
+    step = c.group[1] if c.group else 1
+    block = _block(c, channel)
+    extent = c.dim(channel).extent
+    if block > step and extent != block:
+        bands.append(Band(channel, block, "serial", ()))
+    bands.append(Band(channel, 4 * step, "serial", ()))
+    bands.append(Band(channel, step, "unroll", ()))
+    return bands
+
+
+def _channel(c: Contraction, names: list[str]) -> str | None:
+    """The reduction dimension that no subscript adds to another: channels, not kernel taps."""
+    for name in names:
+        subscripts = [i for x in loads(c.statement.values[0]) for i in x.indices]
+        if all(variables(i) == {name} for i in subscripts if name in variables(i)):
+            return name
+    return None
+
+
+def _block(c: Contraction, channel: str) -> int:
+    """Extent of the blocks in which an operand's layout keeps the channel; 1 if it does not."""
+    for load in loads(c.statement.values[0]):
+        layout = c.nest.param(load.tensor).layout
+        varies = any(channel in variables(i) for i in load.indices)
+        if varies and layout is not None and stride(c.nest, load, channel, 4) == 1:
+            extent = layout.extents[-1]
+            if isinstance(extent, int):
+                return extent
+    return 1
+
+
