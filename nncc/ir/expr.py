@@ -24,11 +24,16 @@ from nncc.ir.types import DType, boolean
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """A literal. `value` is a Python bool, int or float that `dtype` holds exactly enough."""
+    """A literal. `value` becomes the Python bool, int or float that `dtype` holds: a float is
+    rounded to it, so that what is printed reads back equal.
+    """
 
     value: bool | int | float
     dtype: DType
     lanes: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _held(self.value, self.dtype))
 
     def __eq__(self, other: object) -> bool:
         # repr tells -0.0 from 0.0 and lets nan equal itself: printed text must read back equal
@@ -40,6 +45,14 @@ class Const:
 
     def __hash__(self) -> int:
         return hash((repr(self.value), self.dtype, self.lanes))
+
+
+def _held(value: bool | int | float, dtype: DType) -> bool | int | float:
+    if dtype.kind == "bool":
+        return bool(value)
+    if dtype.is_integer:
+        return int(value)
+    return float(value) if dtype.bits == 64 else float(dtype.numpy.type(value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """An element of an integer tensor used as a subscript or bound: `idx[i, j]`.
+    """An element of an integer tensor used as a subscript or bound: `(idx[i,j] in lo..hi)`.
 
     Its value lies in `lo..hi` (hi excluded), a bound that the author declares.
     """
@@ -53,7 +53,8 @@ class Element:
     hi: Size
 
     def __str__(self) -> str:
-        return f"{self.tensor}[{','.join(str(i) for i in self.indices)} in {self.lo}..{self.hi}]"
+        indices = ",".join(str(i) for i in self.indices)
+        return f"({self.tensor}[{indices}] in {self.lo}..{self.hi})"
 
 
 Atom = Union[str, Term, Element]
@@ -62,9 +63,10 @@ Monomial = tuple[Atom, ...]
 
 def _factor(size: Size) -> str:
     """Text of a size where a single factor is needed."""
-    text = str(size)
-    simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1)
-    return text if simple and " " not in text else f"({text})"
+    single = None if isinstance(size, int) else _single(size)
+    infix = isinstance(single, Term) and single.fn in ("//", "%")
+    simple = isinstance(size, int) or (single is not None and not infix)
+    return str(size) if simple else f"({size})"
 
 
 def _key(monomial: Monomial) -> tuple[int, tuple[tuple[bool, str], ...]]:
@@ -527,19 +529,15 @@ def _nonnegative(size: Size) -> bool:
     """As `nonnegative`, for variables that are at least 0."""
     if isinstance(size, int):
         return size >= 0
-    total: Size = 0
     for m, c in size.terms:
         only = m[0] if len(m) == 1 else ""
         if c < 0 and isinstance(only, Term) and only.fn == "//" and isinstance(only.b, int):
-            # b * (a // b) <= a for b > 0
-            total = total + (only.a * (c // only.b) if c % only.b == 0 else _from_terms({m: c}))
-        else:
-            total = total + _from_terms({m: c})
-    if isinstance(total, int):
-        return total >= 0
+            # b * (a // b) <= a for b > 0, and an integer above -1 is not negative
+            rest = size - _from_terms({m: c})
+            return _nonnegative(rest * only.b + only.a * c + (only.b - 1))
     return all(
         c >= 0 and all(isinstance(a, str) or _atom_nonnegative(a) for a in m)
-        for m, c in total.terms
+        for m, c in size.terms
     )
 
 

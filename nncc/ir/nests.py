@@ -196,12 +196,14 @@ class Leaf:
     """A statement, or what the enclosing loops leave of it in order of its dims.
 
     `operation` names the machine operation that performs it (set by `tensorize`); its
-    `dims` are pairs (dimension of the operation, dimension of the statement).
+    `dims` are pairs (dimension of the operation, dimension of the statement). Loads of the
+    tensors in `prefetch`, pairs (tensor, bytes), also fetch what lies so many bytes further on.
     """
 
     statement: str
     operation: str = ""
     dims: tuple[tuple[str, str], ...] = ()
+    prefetch: tuple[tuple[str, int], ...] = ()
 
 
 Schedule = Union[Band, Local, Leaf]

@@ -17,12 +17,19 @@ class Tensor:
     Args:
         array: the data, or a function that gives it (called once, when needed).
         type: static type; required if `array` is a function.
+        digest: the `digest` of the data where it is known already, so that comparing does not
+            load it; whoever states it answers for it.
     """
 
     def __init__(
-        self, array: np.ndarray | Callable[[], np.ndarray], type: TensorType | None = None
+        self,
+        array: np.ndarray | Callable[[], np.ndarray],
+        type: TensorType | None = None,
+        digest: str = "",
     ) -> None:
         self._source = array
+        if digest:
+            self.__dict__["digest"] = digest
         if type is None:
             assert isinstance(array, np.ndarray)
             type = TensorType(dtype_of(array.dtype), array.shape)

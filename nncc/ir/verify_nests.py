@@ -76,9 +76,7 @@ def _unique(nest: Nest, what: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _bound(
-    nest: Nest, s: Statement | None, size: Size, known: frozenset[str], what: str
-) -> None:
+def _bound(nest: Nest, s: Statement | None, size: Size, known: frozenset[str], what: str) -> None:
     for name in sorted(variables(size) - known):
         raise _error(nest, s, f"{what} uses {name}, which is no dimension or size there")
 
@@ -152,6 +150,7 @@ class _Checker:
                     f"{target.tensor} is {self.types[target.tensor].dtype}, "
                     f"the value is {value.dtype}", "cast it",
                 )  # fmt: skip
+        self.check_written_once()
 
     def check_combine(self) -> None:
         s = self.statement
@@ -164,6 +163,9 @@ class _Checker:
             raise self.error(f"there is no combine '{s.combine}'")
         if (len(s.targets), len(s.values)) != (count, count):
             raise self.error(f"{s.combine} takes {count} targets and values")
+
+    def check_written_once(self) -> None:
+        s = self.statement
         if s.combine != ASSIGN:
             return
         used = frozenset[str]().union(*(variables(i) for i in s.targets[0].indices))

@@ -1,20 +1,30 @@
 """What a schedule must satisfy to be one of its nest.
 
- 1. Every statement is a leaf exactly once.
- 2. A band's dimension is one of every statement below it (or of a scan around the statement).
- 3. Steps shrink: a band's step is positive and at most the enclosing one of the same dimension;
-    below `for m` (step 1) there is no band over m, except one `vector` band if that takes lanes.
- 4. A `vector` band encloses leaves only.
- 5. A scan's dimension is walked one by one (step 1, serial) and before anything below it.
- 6. `local` names local tensors, each once, and every statement that uses one is below it.
- 7. A leaf's operation maps dimensions that the statement has.
+1. Every statement is a leaf exactly once.
+2. A band's dimension is one of every statement below it (or of a scan around the statement).
+3. Steps shrink: a band's step is positive and at most the enclosing one of the same dimension;
+   below `for m` (step 1) there is no band over m.
+4. A `vector` band encloses leaves only.
+5. A scan's dimension is walked one by one (step 1, serial) and before anything below it.
+6. `local` names local tensors, each once, and every statement that uses one is below it.
+7. A leaf's operation maps dimensions that the statement has.
 """
 
 from __future__ import annotations
 
 from nncc.diagnostics import VerifyError
 from nncc.ir.expr import loads
-from nncc.ir.nests import Band, Dim, Leaf, Local, Nest, Schedule, Statement, walk_statements
+from nncc.ir.nests import (
+    Band,
+    Dim,
+    Leaf,
+    Local,
+    Nest,
+    Schedule,
+    Statement,
+    walk_schedule,
+    walk_statements,
+)
 
 
 def verify_schedule(nest: Nest) -> None:
@@ -35,7 +45,9 @@ class _Walker:
             s.name: (s, scans) for s, scans in walk_statements(nest.body)
         }
         self.seen: set[str] = set()
-        self.placed: set[str] = set()  # locals
+        self.placed: set[str] = set()
+        nodes = walk_schedule(nest.schedule or ())
+        self.local_tensors = {t for n in nodes if isinstance(n, Local) for t in n.tensors}
 
     def error(self, message: str) -> VerifyError:
         return VerifyError(f"nest {self.nest.name}, schedule: {message}", self.nest.location)
@@ -66,7 +78,7 @@ class _Walker:
         if isinstance(band.step, int) and band.step < 1:
             raise self.error(f"the step of {band.dim} is {band.step}")
         if band.kind == "vector" and not all(isinstance(n, Leaf) for n in band.body):
-            raise self.error(f"there is more than statements inside the vector band over {band.dim}")
+            raise self.error(f"the vector band over {band.dim} holds more than statements")
         for outer in bands:
             if outer.dim != band.dim:
                 continue
@@ -96,17 +108,5 @@ class _Walker:
                 raise self.error(f"{leaf.operation} runs over {dim}, which {leaf.statement} lacks")
         used = {t.tensor for t in statement.targets}
         used |= {x.tensor for v in statement.values for x in loads(v)}
-        for tensor in sorted(used & {p.name for p in self.nest.locals} - set(locals)):
-            if tensor in self._all_locals():
-                raise self.error(f"{leaf.statement} uses {tensor} outside of its 'local' block")
-
-    def _all_locals(self) -> set[str]:
-        from nncc.ir.nests import walk_schedule
-
-        assert self.nest.schedule is not None
-        return {
-            t
-            for node in walk_schedule(self.nest.schedule)
-            if isinstance(node, Local)
-            for t in node.tensors
-        }
+        for tensor in sorted(used & self.local_tensors - set(locals)):
+            raise self.error(f"{leaf.statement} uses {tensor} outside of its 'local' block")

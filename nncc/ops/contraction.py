@@ -63,11 +63,11 @@ def _matmul_nest(site: Site) -> Nest:
 
 def product_shapes(d: Draw) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of two operands of a matrix product, batches and rank 1 included."""
-    n, m, k = d.int(1, 4), d.int(1, 4), d.int(1, 5)
-    batch = d.shape(d.int(0, 2), 1, 3)
+    n, m, k = d.whole(1, 4), d.whole(1, 4), d.whole(1, 5)
+    batch = d.shape(d.whole(0, 2), 1, 3)
     a = (*d.broadcastable(batch), n, k)
-    b = (*(d.broadcastable(batch) if d.bool() else batch), k, m)
-    return (a if d.int(0, 4) else (k,)), (b if d.int(0, 4) else (k,))
+    b = (*(d.broadcastable(batch) if d.flag() else batch), k, m)
+    return (a if d.whole(0, 4) else (k,)), (b if d.whole(0, 4) else (k,))
 
 
 def _sample_matmul(d: Draw) -> Sample:
@@ -143,12 +143,12 @@ def _gemm_reference(
 
 
 def _sample_gemm(d: Draw) -> Sample:
-    n, m, k = d.int(1, 4), d.int(1, 4), d.int(1, 5)
-    attrs: dict[str, Any] = {"transA": d.bool(), "transB": d.bool()}
+    n, m, k = d.whole(1, 4), d.whole(1, 4), d.whole(1, 5)
+    attrs: dict[str, Any] = {"transA": d.flag(), "transB": d.flag()}
     attrs |= d.choice({}, {"alpha": 0.5}, {"beta": 2.0}, {"alpha": 0.25, "beta": 0.5})
     a = d.floats((k, n) if attrs["transA"] else (n, k))
     b = d.floats((m, k) if attrs["transB"] else (k, m))
-    c = d.floats(d.broadcastable((n, m))) if d.bool() else None
+    c = d.floats(d.broadcastable((n, m))) if d.flag() else None
     return Sample((a, b, c), attrs)
 
 
@@ -217,12 +217,12 @@ def _int_matmul_reference(
 
 def _sample_int_matmul(d: Draw) -> Sample:
     a, b = product_shapes(d)
-    transposed = len(b) > 1 and d.bool()
+    transposed = len(b) > 1 and d.flag()
     b = (*b[:-2], b[-1], b[-2]) if transposed else b
     bias = d.ints(b[-2:-1] if transposed else b[-1:], "i32", -500, 500)
-    attrs = {"za": d.int(-50, 50), "zb": d.choice(0, 3), "transB": transposed}
+    attrs = {"za": d.whole(-50, 50), "zb": d.choice(0, 3), "transB": transposed}
     operands = (d.ints(a, d.choice("i8", "u8"), -128, 255), d.ints(b, "i8", -127, 127))
-    return Sample((*operands, bias if len(b) > 1 and d.bool() else None), attrs)
+    return Sample((*operands, bias if len(b) > 1 and d.flag() else None), attrs)
 
 
 op(

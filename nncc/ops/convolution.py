@@ -16,7 +16,7 @@ import numpy as np
 
 from nncc.ir.index import Index, Size
 from nncc.ir.nests import Nest
-from nncc.ir.types import TensorType, i32
+from nncc.ir.types import DTYPES, TensorType, i32
 from nncc.ops.inference import FLOATS, one_dtype, require, window_extent
 from nncc.ops.notation import Handle, Notation, cast, const
 from nncc.ops.samples import Draw, sample
@@ -109,11 +109,7 @@ def _conv_nest(site: Site) -> Nest:
     notation = Notation(site)
     x, w, y = notation.tensors("x", "w", "y")
     bias = notation.optional("b")
-    accumulator = i32 if x.dtype.is_integer else x.dtype
-    if x.dtype.is_float and x.dtype.accumulator == "f32":
-        from nncc.ir.types import f32
-
-        accumulator = f32
+    accumulator = DTYPES[x.dtype.accumulator]
     filters, channels, *kernel = w.type.static_shape
     group = site.attr("group")
     per_group = filters // group
@@ -175,25 +171,25 @@ def conv_geometry(d: Draw) -> tuple[tuple[int, ...], tuple[int, ...], int, dict[
     """Shapes of x and w, the number of filters, and attributes of a random convolution."""
     spatial = d.choice(2, 2, 1, 3)
     group = d.choice(1, 1, 2, 3)
-    channels, per_group = d.int(1, 3), d.int(1, 3)
+    channels, per_group = d.whole(1, 3), d.whole(1, 3)
     kernel = d.shape(spatial, 1, 3)
     dilations = d.shape(spatial, 1, 2)
-    pads = tuple(d.int(0, 2) for _ in range(2 * spatial))
+    pads = tuple(d.whole(0, 2) for _ in range(2 * spatial))
     reach = [dil * (k - 1) + 1 for dil, k in zip(dilations, kernel, strict=True)]
     extents = [
-        max(1, d.int(1, 6), r - pads[k] - pads[k + spatial]) for k, r in enumerate(reach)
+        max(1, d.whole(1, 6), r - pads[k] - pads[k + spatial]) for k, r in enumerate(reach)
     ]
     attrs: dict[str, Any] = {
         "strides": d.shape(spatial, 1, 3), "pads": pads, "dilations": dilations, "group": group,
     }  # fmt: skip
-    x = (d.int(1, 2), group * channels, *extents)
+    x = (d.whole(1, 2), group * channels, *extents)
     w = (group * per_group, channels, *kernel)
     return x, w, group * per_group, attrs
 
 
 def _sample_conv(d: Draw) -> Sample:
     x, w, filters, attrs = conv_geometry(d)
-    bias = d.floats((filters,)) if d.bool() else None
+    bias = d.floats((filters,)) if d.flag() else None
     return Sample((d.floats(x), d.floats(w), bias), attrs)
 
 
@@ -233,11 +229,11 @@ def _int_conv_reference(
 def _sample_int_conv(d: Draw) -> Sample:
     x, w, filters, attrs = conv_geometry(d)
     dtype = d.choice("i8", "u8")
-    zero_point = d.int(0, 100)
-    bias = d.ints((filters,), "i32", -1000, 1000) if d.bool() else None
+    zero_point = d.whole(0, 100)
+    bias = d.ints((filters,), "i32", -1000, 1000) if d.flag() else None
     attrs["zx"] = zero_point
-    if d.bool():
-        attrs["pad_value"] = d.int(0, 100)
+    if d.flag():
+        attrs["pad_value"] = d.whole(0, 100)
     return Sample((d.ints(x, dtype, -128, 255), d.ints(w, "i8", -127, 127), bias), attrs)
 
 

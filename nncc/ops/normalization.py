@@ -94,9 +94,9 @@ def _layer_normalization_nest(site: Site) -> Nest:
 
 
 def _sample_layer_normalization(d: Draw) -> Sample:
-    shape = (*d.shape(d.int(0, 2)), d.int(2, 6))
-    first = d.int(0, len(shape) - 1)
-    bias = d.floats(shape[first:]) if d.bool() else None
+    shape = (*d.shape(d.whole(0, 2)), d.whole(2, 6))
+    first = d.whole(0, len(shape) - 1)
+    bias = d.floats(shape[first:]) if d.flag() else None
     attrs = {"axis": first - len(shape), "epsilon": d.choice(1e-5, 1e-3)}
     return Sample((d.floats(shape), d.floats(shape[first:]), bias), attrs)
 
@@ -147,7 +147,7 @@ def _softmax_nest(site: Site, logarithm: bool = False) -> Nest:
 
 def _sample_softmax(d: Draw) -> Sample:
     shape = d.shape()
-    return Sample((d.floats(shape),), {"axis": d.int(-len(shape), len(shape) - 1)})
+    return Sample((d.floats(shape),), {"axis": d.whole(-len(shape), len(shape) - 1)})
 
 
 op(

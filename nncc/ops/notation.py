@@ -22,8 +22,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nncc.ir.expr import Apply, Const, Expr, Load, Value, apply, loads, walk
 from nncc.ir.expr import cast as cast_expr
 from nncc.ir.index import Element, Index, Size, atom, elements, var, variables
@@ -83,9 +81,7 @@ class Scalar:
 
 def const(value: Number, dtype: DType) -> Scalar:
     """`value` as a literal of `dtype`: floats are rounded to it."""
-    if dtype.is_float:
-        return Scalar(Const(float(np.asarray(value, dtype.numpy)), dtype))
-    return Scalar(Const(bool(value) if dtype.kind == "bool" else int(value), dtype))
+    return Scalar(Const(value, dtype))
 
 
 def size_value(size: Size, dtype: DType) -> Scalar:
@@ -108,10 +104,12 @@ def cast(dtype: DType, x: Scalar) -> Scalar:
 
 
 def maximum(a: Scalar | Number, b: Scalar | Number) -> Scalar:
+    """The larger one."""
     return call("max", a, b)
 
 
 def minimum(a: Scalar | Number, b: Scalar | Number) -> Scalar:
+    """The smaller one."""
     return call("min", a, b)
 
 

@@ -169,11 +169,11 @@ def _shape_rule_reshape(site: Site) -> np.ndarray:
 
 
 def _sample_reshape(d: Draw) -> Sample:
-    factors = d.order(d.shape(d.int(1, 4), 1, 4))
-    shape, target = _merged(d, factors), _merged(d, d.order(factors) if d.bool() else factors)
+    factors = d.order(d.shape(d.whole(1, 4), 1, 4))
+    shape, target = _merged(d, factors), _merged(d, d.order(factors) if d.flag() else factors)
     entries = list(target)
-    if d.bool():
-        entries[d.int(0, len(entries) - 1)] = -1
+    if d.flag():
+        entries[d.whole(0, len(entries) - 1)] = -1
     return Sample((d.array(shape, d.choice("f32", "i64")), i64(*entries)))
 
 
@@ -181,7 +181,7 @@ def _merged(d: Draw, factors: Sequence[int]) -> tuple[int, ...]:
     """Random runs of factors multiplied together."""
     shape = [factors[0]]
     for f in factors[1:]:
-        if d.bool():
+        if d.flag():
             shape.append(f)
         else:
             shape[-1] *= f
@@ -207,7 +207,7 @@ def _infer_flatten(site: Site) -> Sequence[TensorType]:
 
 def _sample_flatten(d: Draw) -> Sample:
     shape = d.shape()
-    return Sample((d.floats(shape),), {"axis": d.int(-len(shape), len(shape))})
+    return Sample((d.floats(shape),), {"axis": d.whole(-len(shape), len(shape))})
 
 
 op(
@@ -247,16 +247,16 @@ def _reshaped_value(site: Site) -> np.ndarray:
 def _sample_squeeze(d: Draw) -> Sample:
     shape = tuple(d.choice(1, e) for e in d.shape())
     ones = [k for k, e in enumerate(shape) if e == 1]
-    given = i64(*d.subset(ones)) if ones and d.bool() else None
+    given = i64(*d.subset(ones)) if ones and d.flag() else None
     return Sample((d.floats(shape), given))
 
 
 def _sample_unsqueeze(d: Draw) -> Sample:
-    shape = d.shape(d.int(0, 3))
-    count = d.int(1, 2)
+    shape = d.shape(d.whole(0, 3))
+    count = d.whole(1, 2)
     rank = len(shape) + count
     new = d.order(range(rank))[:count]
-    return Sample((d.floats(shape), i64(*(k - rank if d.bool() else k for k in new))))
+    return Sample((d.floats(shape), i64(*(k - rank if d.flag() else k for k in new))))
 
 
 op(
@@ -273,7 +273,7 @@ op(
 
 
 def _sample_any(d: Draw) -> Sample:
-    return Sample((d.array(d.shape(d.int(0, 4)), d.choice("f32", "i64", "bool", "i8")),))
+    return Sample((d.array(d.shape(d.whole(0, 4)), d.choice("f32", "i64", "bool", "i8")),))
 
 
 op(
@@ -289,7 +289,7 @@ def _infer_dropout(site: Site) -> Sequence[TensorType]:
 
 
 def _sample_dropout(d: Draw) -> Sample:
-    ratio = np.float32(d.choice(0.0, 0.5)) if d.bool() else None
+    ratio = np.float32(d.choice(0.0, 0.5)) if d.flag() else None
     return Sample((d.floats(d.shape()), None if ratio is None else np.asarray(ratio)))
 
 

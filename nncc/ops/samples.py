@@ -31,11 +31,11 @@ class Draw:
         self._draw, self._st = draw, st
         self._rng = np.random.default_rng(draw(st.integers(0, 2**16)))
 
-    def int(self, lo: int, hi: int) -> int:
+    def whole(self, lo: int, hi: int) -> int:
         """lo..hi, both included."""
         return int(self._draw(self._st.integers(lo, hi)))
 
-    def bool(self) -> bool:
+    def flag(self) -> bool:
         return bool(self._draw(self._st.booleans()))
 
     def choice(self, *options: Any) -> Any:
@@ -50,13 +50,13 @@ class Draw:
         return tuple(self._draw(self._st.permutations(options)))
 
     def shape(self, rank: int | None = None, lo: int = 1, hi: int = 5) -> tuple[int, ...]:
-        rank = self.int(1, 4) if rank is None else rank
-        return tuple(self.int(lo, hi) for _ in range(rank))
+        rank = self.whole(1, 4) if rank is None else rank
+        return tuple(self.whole(lo, hi) for _ in range(rank))
 
     def broadcastable(self, shape: Shape) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: leading axes gone, others perhaps 1."""
-        kept = shape[self.int(0, len(shape)) :]
-        return tuple(1 if self.bool() else extent for extent in kept)
+        kept = shape[self.whole(0, len(shape)) :]
+        return tuple(1 if self.flag() else extent for extent in kept)
 
     def floats(self, shape: Shape, dtype: str = "f32", lo: float = -3, hi: float = 3) -> np.ndarray:
         """Floats of lo..hi; a quarter of them are small integers, so that ties occur."""

@@ -70,4 +70,4 @@ def correlate(
     columns = grouped.transpose(order).reshape(group, -1, taps)
     filters = w.reshape(group, -1, taps).transpose(0, 2, 1)
     y = np.matmul(columns, filters).reshape(group, batch, *positions, -1)
-    return np.moveaxis(y, (0, -1), (1, 2)).reshape(batch, w.shape[0], *positions)
+    return np.asarray(np.moveaxis(y, (0, -1), (1, 2)).reshape(batch, w.shape[0], *positions))

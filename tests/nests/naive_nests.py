@@ -126,5 +126,3 @@ def random_inputs(nest, sizes, seed=0):
             lo, hi = d.limits
             found[p.name] = rng.integers(lo, hi, shape, d.numpy, endpoint=True)
     return found
-
-

@@ -105,7 +105,9 @@ def reductions(draw):
             Value(j + k, dtype),
         ])
     )  # fmt: skip
-    target = draw(st.sampled_from([(i, j), (i, 0), (0, j), (i, 2 * j), ((i + j) // 2, k % 2), (j, i)]))
+    target = draw(
+        st.sampled_from([(i, j), (i, 0), (0, j), (i, 2 * j), ((i + j) // 2, k % 2), (j, i)])
+    )
     order = draw(st.permutations([("j", (0, b)), ("k", bound)]))
     domain = dims(i=a, **dict(order))
     out = (8, 8)
@@ -147,5 +149,3 @@ def recurrences(draw):
             )),
         ),
     )  # fmt: skip
-
-

@@ -41,14 +41,11 @@ def run_nest(site: Site, inputs: Sequence[np.ndarray | None]) -> tuple[np.ndarra
     return tuple(by_value[o] for o in site.node.outputs)
 
 
-_SESSIONS: dict = {}
-
-
 def run_onnxruntime(op: Op, sample: Sample) -> tuple[np.ndarray, ...] | None:
     """What onnxruntime computes; None if it has no kernel for this instance."""
     import onnxruntime as ort
 
-    types = [None if x is None else (x.dtype.name, x.ndim) for x in sample.inputs]
+    types = [None if x is None else (x.dtype.name, x.shape) for x in sample.inputs]
     model = single_node_model(op.name, op.since, types, sample.attrs, sample.outputs)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from op_instances import assert_close, node_of, run_nest, run_onnxruntime, site_of
 
 import nncc.ops  # noqa: F401  (fills the table)
 from nncc.diagnostics import VerifyError
 from nncc.ir.types import TensorType, dtype_of
 from nncc.ops.reference import by_onnx, evaluate
-from nncc.ops.table import TABLE, get
-from op_instances import assert_close, node_of, run_nest, run_onnxruntime, site_of
+from nncc.ops.table import TABLE
 
 SAMPLED = sorted(name for name, op in TABLE.items() if op.sample is not None)
 QUICK = settings(
@@ -46,8 +44,8 @@ def test_agreement(name):
         types = [TensorType(dtype_of(y.dtype), y.shape) for y in expected]
         assert list(site.outputs) == types, f"inference says {site.outputs}"
 
-        if op.domain == "ai.onnx" and not op.deviation:
-            if op.reference is not None:
+        if op.domain == "ai.onnx":
+            if op.reference is not None and not op.deviation:
                 for a, b in zip(by_onnx(node, op, sample.inputs), expected, strict=True):
                     assert_close(a, b, "onnx.reference")
             witness = run_onnxruntime(op, sample)

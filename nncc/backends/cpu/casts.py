@@ -81,9 +81,7 @@ def _narrow_half(w: Writer, x: str, lanes: int) -> str:
     nan = w.define(f"icmp ugt {f.int_type} {magnitude}, {f.int_const(255 << 23)}")
     overflow = choose(nan, f.int_const(0x7E00), f.int_const(0x7C00))
     result = choose(large, overflow, choose(tiny, subnormal, normal))
-    return w.define(
-        f"trunc {f.int_type} {f.integer('or', result, sign)} to {vector('i16', lanes)}"
-    )
+    return w.define(f"trunc {f.int_type} {f.integer('or', result, sign)} to {vector('i16', lanes)}")
 
 
 def _narrow_bfloat(w: Writer, x: str, lanes: int) -> str:

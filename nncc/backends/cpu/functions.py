@@ -175,7 +175,7 @@ def _extremum(name: str) -> Rule:
         # exactly what the CPU's instruction does: its second operand, if the comparison fails
         result = f.select(f.compare("ogt" if name == "max" else "olt", b, a), b, a)
         bound = known(second)
-        if bound is not None and bound == bound or first is second:
+        if (bound is not None and bound == bound) or first is second:
             return result
         return f.select(f.compare("uno", b, b), b, result)
 

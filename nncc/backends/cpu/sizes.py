@@ -11,7 +11,7 @@ the loop over `n`. Literal offsets stay last, where the instruction's address fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nncc.backends.cpu.text import Region, Writer

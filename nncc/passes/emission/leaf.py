@@ -33,7 +33,7 @@ from nncc.ir.index import (
     var,
     variables,
 )
-from nncc.ir.loops import Assign, Buffer, If, Let, Store
+from nncc.ir.loops import Assign, Buffer, If, Let, Prefetch, Store
 from nncc.ir.nests import ASSIGN, BUILTIN_COMBINES, Access, Leaf, Nest, Statement
 from nncc.ir.types import i64
 from nncc.machines.machine import Operation
@@ -61,6 +61,7 @@ class LeafWriter:
         for s in nest.statements:
             for load in (x for v in s.values for x in loads(v) if x.other is not None):
                 self.borders[load] = load_conditions(nest, s, load)
+        self.leaf = Leaf("")  # the one being written
         self._pieces: dict[tuple[str, int], tuple[tuple[Size, ...], tuple[Size, ...]]] = {}
 
     # -- local tensors ---------------------------------------------------------------------
@@ -246,11 +247,17 @@ class LeafWriter:
         load = Load(tensor, first, e.dtype, None, lanes, count)
         if self.nest.param(tensor).role != "in":
             return load  # it may be written between two reads
-        return scope.known(load) or scope.name(load, self.fresh(f"{tensor}_v"), load)
+        if known := scope.known(load):
+            return known
+        if distance := dict(self.leaf.prefetch).get(tensor):
+            further = distance * 8 // e.dtype.bits
+            scope.add(Prefetch(tensor, (*first[:-1], first[-1] + further)))
+        return scope.name(load, self.fresh(f"{tensor}_v"), load)
 
     # -- statements ------------------------------------------------------------------------
     def write(self, s: Statement, leaf: Leaf, place: Place, scope: Scope) -> None:
         """Adds the code of one instance (or one vector of instances) of `s` to `scope`."""
+        self.leaf = leaf
         test: Expr | None = None
         for c in s.where:
             holds = place.decide(c)

@@ -12,8 +12,9 @@ operand varies with exactly the mapped dimensions that the operation's operand v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from nncc.ir.expr import Apply, Const, Expr, Load
+from nncc.ir.expr import Apply, Const, Expr, Load, transform
 from nncc.ir.index import variables
 from nncc.ir.nests import Statement
 from nncc.machines.machine import Operation
@@ -38,7 +39,7 @@ def match(
     if not _varies_alike(pattern.targets[0].indices, statement.targets[0].indices, dims):
         return None
     bound: dict[str, Load] = {}
-    if not _unify(pattern.values[0], statement.values[0], dims, bound):
+    if not _unify(_canonical(pattern.values[0]), _canonical(statement.values[0]), dims, bound):
         return None
     return tuple(bound[p.name] for p in operation.semantics.params[1:])
 
@@ -47,6 +48,18 @@ def _varies_alike(pattern: tuple, indices: tuple, dims: Mapping[str, str]) -> bo
     used = frozenset[str]().union(*(variables(i) for i in pattern))
     ours = frozenset[str]().union(*(variables(i) for i in indices))
     return {dims[d] for d in used} == ours & set(dims.values())
+
+
+def _canonical(e: Expr) -> Expr:
+    """`e` with every x - c written as x + (-c)."""
+
+    def rule(x: Expr) -> Expr:
+        if isinstance(x, Apply) and x.fn == "sub" and isinstance(x.args[1], Const):
+            c = x.args[1]
+            return replace(x, fn="add", args=(x.args[0], replace(c, value=-c.value)))
+        return x
+
+    return transform(e, rule)
 
 
 def _unify(pattern: Expr, e: Expr, dims: Mapping[str, str], bound: dict[str, Load]) -> bool:

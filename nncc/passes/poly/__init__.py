@@ -4,7 +4,7 @@
     dependences(nest)               flow, anti and output dependences as isl relations
     domain(nest, "acc")             the instances of a statement as an isl set
     schedule_map(nest, tree)        when each instance runs, as an isl map
-    footprint(nest, access, tile)   how many elements a tile touches
+    footprint(nest, "acc", "x", tile)   how many elements of a tensor a tile touches
     calls()                         how many isl calls this process has made
 
 Accesses and bounds that are not affine are over-approximated: an `Element` may have any value in
@@ -15,7 +15,7 @@ Importing this package loads islpy (about 50 ms): import it where it is used.
 
 from nncc.passes.poly.dependences import Dependence, dependences
 from nncc.passes.poly.door import calls, reset_calls
-from nncc.passes.poly.footprints import footprint, reads
+from nncc.passes.poly.footprints import footprint
 from nncc.passes.poly.legality import check_schedule
 from nncc.passes.poly.relations import domain
 from nncc.passes.poly.schedules import schedule_map
@@ -27,7 +27,6 @@ __all__ = [
     "dependences",
     "domain",
     "footprint",
-    "reads",
     "reset_calls",
     "schedule_map",
 ]

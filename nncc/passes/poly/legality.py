@@ -19,6 +19,7 @@ from functools import lru_cache
 
 from nncc.diagnostics import PassError
 from nncc.ir.nests import Nest, Schedule
+from nncc.ir.verify_schedule import verify_schedule
 from nncc.passes.poly.dependences import Dependence, Texts, compute, texts
 from nncc.passes.poly.door import call, isl
 from nncc.passes.poly.relations import Relations
@@ -61,8 +62,12 @@ def check_schedule(nest: Nest) -> None:
     """Raises PassError with the dependence that the schedule of `nest` breaks.
 
     A nest without a schedule is in order. Answers are kept by the nest's normalised form.
+    Raises VerifyError if the schedule is none of the nest (see `nncc.ir.verify_schedule`).
     """
-    if nest.schedule is None or solve(problem(nest, nest.schedule, canonical=True)) is None:
+    if nest.schedule is None:
+        return
+    verify_schedule(nest)
+    if solve(problem(nest, nest.schedule, canonical=True)) is None:
         return
     violation = solve(problem(nest, nest.schedule, canonical=False))
     assert violation is not None, "names changed the answer"
@@ -73,7 +78,7 @@ _HELP = "a schedule may not change what the nest computes: reorder the loops or 
 
 
 def problem(nest: Nest, tree: tuple[Schedule, ...], *, canonical: bool) -> Problem:
-    """The question whether `tree` is legal. Raises PassError if it is no schedule of the nest."""
+    """The question whether `tree`, a verified schedule of the nest, is legal."""
     order = scheduled(nest, tree)
     relations = Relations.of(nest, canonical)
     names = relations.names

@@ -208,14 +208,19 @@ class Relations:
         space, clause = self.clause(statement)
         return f"{space} : {clause.condition()}"
 
-    def access(self, statement: Statement, reference: Reference) -> tuple[str, bool]:
-        """The relation from instances to elements, and whether it is exact."""
+    def access(
+        self, statement: Statement, reference: Reference, *, inside: bool = False
+    ) -> tuple[str, bool]:
+        """The relation from instances to elements, and whether it is exact.
+
+        `inside`: only elements of the tensor, as for every guarded load.
+        """
         space, clause = self.clause(statement)
         outputs = [f"o{k}" for k in range(len(reference.indices))]
         shape = self.nest.param(reference.tensor).type.shape
         for name, index, extent in zip(outputs, reference.indices, shape, strict=True):
             clause.add(f"{name} = {clause.text(index)}")
-            if reference.guarded:
+            if reference.guarded or inside:
                 clause.add(f"0 <= {name} < {clause.text(extent)}")
         tensor = self.names.tensors[reference.tensor]
         text = f"{space} -> {tensor}[{', '.join(outputs)}] : {clause.condition()}"

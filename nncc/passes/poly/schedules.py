@@ -9,13 +9,13 @@ gives `init[n,m]` the time `(0, n, 0, m//32, 0, n, m)` and `acc[n,m,c]` the time
 statement's own dimensions, whose order holds for what the bands leave. Shorter tuples are
 filled with zeros. Pieces of a dimension are counted from the smallest lower bound that the
 statements below its outermost band have. A `vector` band runs the leaves in it one after the
-other, each for all lanes at once: its counter stands behind their positions.
+other, each for all lanes at once: the lane stands behind their positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from nncc.diagnostics import PassError
@@ -45,15 +45,15 @@ class Order:
     Args:
         times: of each statement's instances, all of one length.
         parallel: the place of each parallel band's counter in the times, and its dimension.
-        vectors: for each statement in a vector band the place of the lane's counter.
+        vectors: for each statement in a vector band the place of the lane.
         pieces: for each tensor placed by a `Local` how many leading places of the time say
             which piece of it an instance uses.
     """
 
     times: Mapping[str, Time]
     parallel: tuple[tuple[int, str], ...] = ()
-    vectors: Mapping[str, int] = ()  # type: ignore[assignment]
-    pieces: Mapping[str, int] = ()  # type: ignore[assignment]
+    vectors: Mapping[str, int] = field(default_factory=dict)
+    pieces: Mapping[str, int] = field(default_factory=dict)
 
 
 def original(nest: Nest) -> Order:
@@ -68,20 +68,16 @@ def original(nest: Nest) -> Order:
                 times[item.name] = (*prefix, position, *(var(d.name) for d in item.dims))
 
     visit(nest.body, ())
-    return Order(_filled(times), (), {}, {})
+    return Order(_filled(times))
 
 
 def scheduled(nest: Nest, tree: tuple[Schedule, ...]) -> Order:
-    """The order that `tree` states.
+    """The order that `tree`, a verified schedule of the nest, states.
 
-    Raises PassError if the tree does not hold every statement once, or holds a band over a
-    dimension that a statement below it lacks.
+    Raises PassError if a step is symbolic.
     """
     walk = _Walk(nest)
     walk.visit(tree, (), {})
-    for name in walk.dims:
-        if name not in walk.times:
-            raise PassError(f"the schedule of nest {nest.name} leaves out statement {name}")
     return Order(_filled(walk.times), tuple(walk.parallel), walk.vectors, walk.pieces)
 
 
@@ -98,75 +94,53 @@ class _Walk:
         self.vectors: dict[str, int] = {}
         self.pieces: dict[str, int] = {}
 
-    def error(self, message: str, help: str = "") -> PassError:
-        return PassError(f"schedule of nest {self.nest.name}: {message}", help=help)
-
     def visit(
-        self, body: tuple[Schedule, ...], prefix: Time, rest: Mapping[str, Size], lanes: Time = ()
+        self, body: tuple[Schedule, ...], prefix: Time, rest: Mapping[str, Size], lane: Time = ()
     ) -> None:
         """`rest` is what the bands around leave of a dimension, counted from its piece's start."""
         for position, node in enumerate(body):
             here = (*prefix, position)
             if isinstance(node, Leaf):
-                self._leaf(node, here, lanes)
+                if lane:
+                    self.vectors[node.statement] = len(here)
+                own = (var(d.name) for d in self.dims[node.statement])
+                self.times[node.statement] = (*here, *lane, *own)
             elif isinstance(node, Local):
-                self._local(node, here)
-                self.visit(node.body, here, rest, lanes)
+                self.pieces |= {tensor: len(here) for tensor in node.tensors}
+                self.visit(node.body, here, rest, lane)
             else:
-                self._band(node, here, rest, lanes)
+                self._band(node, here, rest)
 
-    def _leaf(self, leaf: Leaf, here: Time, lanes: Time) -> None:
-        name = leaf.statement
-        if name not in self.dims:
-            raise self.error(f"there is no statement {name}")
-        if name in self.times:
-            raise self.error(f"statement {name} occurs twice")
-        if lanes:
-            self.vectors[name] = len(here)
-        self.times[name] = (*here, *lanes, *(var(d.name) for d in self.dims[name]))
-
-    def _local(self, node: Local, here: Time) -> None:
-        for tensor in node.tensors:
-            if tensor not in {p.name for p in self.nest.locals}:
-                raise self.error(f"local {tensor}: the nest has no local tensor of that name")
-            if tensor in self.pieces:
-                raise self.error(f"local tensor {tensor} is placed twice")
-            self.pieces[tensor] = len(here)
-
-    def _band(self, band: Band, here: Time, rest: Mapping[str, Size], lanes: Time) -> None:
-        if not isinstance(band.step, int) or band.step < 1:
-            raise self.error(
-                f"band {band.dim} by {band.step}: the step must be a positive number",
+    def _band(self, band: Band, here: Time, rest: Mapping[str, Size]) -> None:
+        if not isinstance(band.step, int):
+            raise PassError(
+                f"schedule of nest {self.nest.name}: the step of band {band.dim} by {band.step} "
+                "is not a number",
+                self.nest.location,
                 "leave the dimension whole, or choose a literal step",
             )
-        if lanes:
-            raise self.error(f"band {band.dim} stands inside a vector band")
         remaining = rest.get(band.dim)
         if remaining is None:
             remaining = var(band.dim) - self._origin(band)
-        else:
-            self._origin(band)
         counter, left = remaining // band.step, remaining % band.step
-        if band.kind == "vector":
-            if any(not isinstance(node, Leaf) for node in band.body):
-                raise self.error(f"the vector band over {band.dim} encloses more than statements")
-            self.visit(band.body, here, {**rest, band.dim: left}, (counter,))
-            return
-        if band.kind == "parallel":
-            self.parallel.append((len(here), band.dim))
-        self.visit(band.body, (*here, counter), {**rest, band.dim: left})
+        if band.kind == "vector" and band.step == 1:
+            self.visit(band.body, here, rest, (remaining,))
+        elif band.kind == "vector":
+            self.visit(band.body, (*here, counter), rest, (left,))
+        else:
+            if band.kind == "parallel":
+                self.parallel.append((len(here), band.dim))
+            self.visit(band.body, (*here, counter), {**rest, band.dim: left})
 
     def _origin(self, band: Band) -> Size:
-        """Where pieces of the band's dimension are counted from; every statement must have it."""
-        lows: list[Size] = []
-        for leaf in _leaves(band.body):
-            if leaf.statement not in self.dims:
-                raise self.error(f"there is no statement {leaf.statement}")
-            dim = next((d for d in self.dims[leaf.statement] if d.name == band.dim), None)
-            if dim is None:
-                raise self.error(f"statement {leaf.statement} has no dimension {band.dim}")
-            lows.append(dim.lo)
-        return reduce(minimum, lows) if lows else 0
+        """Where the pieces of the band's dimension are counted from."""
+        lows = [
+            dim.lo
+            for leaf in _leaves(band.body)
+            for dim in self.dims[leaf.statement]
+            if dim.name == band.dim
+        ]
+        return reduce(minimum, lows)
 
 
 def _leaves(tree: tuple[Schedule, ...]) -> Iterator[Leaf]:

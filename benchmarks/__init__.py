@@ -1,0 +1,1 @@
+"""Measurements of nncc beside its peers; `python -m benchmarks --help`."""

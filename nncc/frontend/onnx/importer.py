@@ -1,0 +1,369 @@
+"""From a checked ONNX model to a module.
+
+    images, weights, nodes of any opset from 7 on
+    →  Module(graph over the op table, named sizes, symbols `param` and `const`)
+
+What nncc cannot compile is collected over the whole model and raised as one UnsupportedError;
+what is wrong with the model is raised at once, with file and node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+import onnx
+from onnx import FunctionProto, NodeProto
+
+from nncc.diagnostics import Diagnostic, Location, UnsupportedError, nearest
+from nncc.frontend.onnx import attributes, functions, metadata, padding
+from nncc.frontend.onnx.signature import Sizes, check_size, input_type
+from nncc.frontend.onnx.source import Source, opset_of
+from nncc.frontend.onnx.tensors import DTYPES, ELEM_TYPES, elem_type_name, tensor_of
+from nncc.frontend.onnx.versions import Draft, NotExpressible, convert
+from nncc.ir.graph import Module, Node, Symbol
+from nncc.ir.tensor import Tensor
+from nncc.ir.types import TensorType
+from nncc.ops.builder import GraphBuilder
+from nncc.ops.table import TABLE, canonical_attrs
+
+# Integer tensors up to this size are shapes, axes and the like; larger ones are weights.
+CONST_ELEMENTS = 64
+
+
+def kind_of(type: TensorType) -> metadata.SymbolKind:
+    """Whether an initializer is a `param` (a weight) or a `const` (a shape, an axis, a bound)."""
+    few = type.elements <= CONST_ELEMENTS  # type: ignore[operator]
+    if type.rank == 0 or (not type.dtype.is_float and few):
+        return "const"
+    return "param"
+
+
+def import_model(source: Source) -> Module:
+    """The module that a model says. Raises FrontendError or UnsupportedError."""
+    return _Importer(source).run()
+
+
+class _Importer:
+    """The state of one import; also the scope in which version steps work."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.graph = source.model.graph
+        self.opset = opset_of(source.model)
+        self.builder = GraphBuilder()
+        self.notes = metadata.read(source)
+        self.sizes = Sizes()
+        self.functions = {(f.domain, f.name): f for f in source.model.functions}
+        self.unsupported: list[Diagnostic] = []
+        self.unknown: set[str] = set()  # values that only unsupported nodes could give
+        self.location = Location(source.file)
+
+    def run(self) -> Module:
+        self._initializers()
+        self._inputs()
+        self._reserve_names()
+        for node in self._in_order(self.graph.node):
+            self._node(node, self.opset, 0)
+        self._outputs_exist()
+        if self.unsupported:
+            count = len(self.unsupported)
+            raise UnsupportedError(
+                f"{count} {'thing' if count == 1 else 'things'} in it cannot be compiled",
+                Location(self.source.file),
+                diagnostics=tuple(self.unsupported),
+            )
+        self._check_outputs()
+        outputs = tuple(o.name for o in self.graph.output)
+        module = Module(
+            replace(self.builder.graph("main", outputs), name=self.graph.name or "main"),
+            self.sizes.names,
+            self.builder.symbols,
+        )
+        return metadata.restore(module, self.notes, self.source)
+
+    # -- what the model holds ----------------------------------------------------------------
+    def _initializers(self) -> None:
+        if self.graph.sparse_initializer:
+            self._refuse(Location(self.source.file), "sparse initializers are not supported")
+        for proto in self.graph.initializer:
+            name = proto.name
+            if not name:
+                raise self.source.error("an initializer has no name")
+            if name in self.builder.symbols:
+                raise self.source.error(f"two initializers are named '{name}'")
+            if proto.data_type not in DTYPES:
+                self._refuse(
+                    Location(self.source.file),
+                    f"initializer '{name}': dtype {elem_type_name(proto.data_type)} "
+                    "is not supported",
+                )
+                self.unknown.add(name)
+                continue
+            tensor = tensor_of(proto, self.source)
+            kind = self.notes.kinds.get(name) or kind_of(tensor.type)
+            self.builder.symbols[name] = Symbol(kind, tensor)
+
+    def _inputs(self) -> None:
+        """Inputs with an initializer are constants: before IR version 4 all of them had to be
+        inputs too, and later a default value says what the model is meant to use."""
+        for value in self.graph.input:
+            if value.name in self.builder.symbols:
+                continue
+            if value.name in self.builder.types:
+                raise self.source.error(f"two inputs are named '{value.name}'")
+            try:
+                type = input_type(value, self.source, self.sizes)
+            except KeyError as e:
+                self._refuse(
+                    Location(self.source.file),
+                    f"input '{value.name}': {e.args[0]} are not supported"
+                    if e.args[0].endswith("values")
+                    else f"input '{value.name}': {e.args[0]} is not supported",
+                )
+                self.unknown.add(value.name)
+                continue
+            self.builder.input(value.name, type)
+
+    def _reserve_names(self) -> None:
+        """Names of the model's values, so that new ones do not take them."""
+        for node in self.graph.node:
+            self.builder.reserve(*node.output)
+
+    def _in_order(self, nodes: Iterable[NodeProto]) -> list[NodeProto]:
+        """The nodes so that each follows what it reads, in the model's order where that allows."""
+        nodes = list(nodes)
+        known = {*self.builder.symbols, *self.builder.types, *self.unknown, ""}
+        maker: dict[str, int] = {}
+        for k, node in enumerate(nodes):
+            for name in node.output:
+                if name and (name in maker or name in known):
+                    raise self.source.error(f"value '{name}' is made twice", _name(node))
+                maker[name] = k
+        missing = [(n, i) for n in nodes for i in n.input if i not in known and i not in maker]
+        if missing:
+            node, name = missing[0]
+            raise self.source.error(
+                f"{node.op_type} reads '{name}', which nothing makes",
+                _name(node),
+                nearest(name, [*known - {""}, *maker]) if known or maker else "",
+            )
+        if all(maker.get(i, -1) < k for k, n in enumerate(nodes) for i in n.input if i):
+            return nodes
+        sorter = TopologicalSorter(
+            {k: [maker[i] for i in n.input if i in maker] for k, n in enumerate(nodes)}
+        )
+        try:
+            return [nodes[k] for k in sorter.static_order()]
+        except CycleError as e:
+            circle = " → ".join(_name(nodes[k]) for k in reversed(e.args[1]))
+            raise self.source.error(f"the nodes depend on each other in a circle: {circle}") from e
+
+    # -- nodes -------------------------------------------------------------------------------
+    def _node(self, node: NodeProto, opset: int, depth: int) -> None:
+        """Adds what a node means, or says why it cannot be done."""
+        self.location = Location(self.source.file, node=_name(node))
+        body = self.functions.get((node.domain, node.op_type))
+        if body is not None:
+            self._expand(node, body, depth)
+            return
+        if node.domain not in ("", "ai.onnx"):
+            self._cannot(node, opset, f"domain {node.domain} is not supported")
+        elif node.op_type == "Constant":
+            self._constant(node, opset)
+        elif any(i in self.unknown for i in node.input):
+            self._after_unknown(node, opset)
+        else:
+            self._known_node(node, opset, depth)
+
+    def _known_node(self, node: NodeProto, opset: int, depth: int) -> None:
+        try:
+            drafts = self._drafts(node, opset)
+        except (NotExpressible, KeyError) as e:
+            self._cannot(node, opset, str(e.args[0]))
+            return
+        if all(d.op in TABLE for d in drafts):
+            try:
+                for d in drafts:
+                    self._add(d, node)
+            except (NotExpressible, ValueError) as e:
+                self._cannot(node, opset, str(e.args[0]))
+            return
+        types = [self._type_proto(i) for i in node.input]
+        body = functions.definition(node, opset, types)
+        if body is None or depth >= functions.MAX_DEPTH:
+            names = [*TABLE]
+            self._cannot(
+                node, opset, "there is no such op in nncc", nearest(node.op_type, names)
+                if node.op_type not in TABLE and len(names) < 20 else "",
+            )
+            return
+        self._expand(node, body, depth)
+
+    def _drafts(self, node: NodeProto, opset: int) -> list[Draft]:
+        """The node in the versions of the op table."""
+        try:
+            version = onnx.defs.get_schema(node.op_type, opset, "").since_version
+        except onnx.defs.SchemaError as e:
+            raise NotExpressible(f"opset {opset} has no such op") from e
+        attrs = {a.name: attributes.python_value(a, self.source) for a in node.attribute}
+        draft = Draft(node.op_type, tuple(node.input), tuple(node.output), attrs, version)
+        return convert(padding.resolve(draft, self), lambda op: TABLE[op].since, self)
+
+    def _add(self, draft: Draft, node: NodeProto) -> None:
+        """A draft of the table's version becomes a node. Raises NotExpressible, ValueError."""
+        declared = TABLE[draft.op]
+        attrs = {}
+        for name, value in draft.attrs.items():
+            if name in declared.attrs:
+                attrs[name] = attributes.typed(value, declared.attrs[name])
+            elif not _is_schema_default(draft, name, value):
+                raise NotExpressible(f"attribute {name}={value} is not supported")
+        missing = [n for n, a in declared.attrs.items() if a.required and n not in attrs]
+        if missing:
+            raise self.source.error(f"{draft.op} lacks attribute {missing[0]}", _name(node))
+        inputs, outputs = _without_absent_end(draft.inputs), _without_absent_end(draft.outputs)
+        if len(outputs) > len(declared.outputs) and not declared.outputs[-1].variadic:
+            raise NotExpressible(f"its output number {len(outputs)} is used")
+        self._check_operands(draft.op, inputs, node)
+        made = Node(draft.op, inputs, outputs, canonical_attrs(draft.op, attrs), (), self.location)
+        self.builder.add(made)
+        for name in filter(None, outputs):
+            check_size(self.builder.types[name], f"value '{name}'", self.source, _name(node))
+
+    def _check_operands(self, op: str, inputs: tuple[str, ...], node: NodeProto) -> None:
+        formal = TABLE[op].inputs
+        variadic = formal[-1].variadic if formal else False
+        if len(inputs) > len(formal) and not variadic:
+            raise NotExpressible(f"its operand number {len(formal) + 1} is used")
+        for k, f in enumerate(formal):
+            if not f.optional and not (k < len(inputs) and inputs[k]):
+                raise self.source.error(f"{op} lacks its operand {f.name}", _name(node))
+
+    def _expand(self, node: NodeProto, body: FunctionProto, depth: int) -> None:
+        if depth >= functions.MAX_DEPTH:
+            raise self.source.error(
+                f"function {node.op_type} is defined by itself, or through too many functions",
+                _name(node),
+            )
+        opset = next((o.version for o in body.opset_import if o.domain in ("", "ai.onnx")), 0)
+        for inner in functions.instantiate(body, node, self.builder.fresh):
+            self._node(inner, opset or self.opset, depth + 1)
+
+    def _constant(self, node: NodeProto, opset: int) -> None:
+        """A Constant node is a `const` symbol of its output's name."""
+        name = node.output[0]
+        try:
+            (attribute,) = node.attribute
+            value = attributes.python_value(attribute, self.source)
+            tensor = value if isinstance(value, Tensor) else _tensor(attribute.name, value)
+        except (KeyError, ValueError) as e:
+            self._cannot(node, opset, str(e.args[0]))
+            return
+        self.builder.symbols[name] = Symbol("const", tensor)
+
+    # -- what cannot be done -----------------------------------------------------------------
+    def _after_unknown(self, node: NodeProto, opset: int) -> None:
+        """Types are not known here any more; say at least whether the op itself would do."""
+        known = node.op_type in TABLE or functions.definition(node, opset, []) is not None
+        if not known and node.op_type not in ("Dropout", "Upsample"):
+            self._cannot(node, opset, "there is no such op in nncc")
+        self.unknown.update(filter(None, node.output))
+
+    def _cannot(self, node: NodeProto, opset: int, reason: str, help: str = "") -> None:
+        dtypes = [str(self.builder.type(i).dtype) for i in node.input if self._has_type(i)]
+        op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        what = f"{op} (opset {opset}{', ' if dtypes else ''}{', '.join(dict.fromkeys(dtypes))})"
+        self._refuse(self.location, f"{what}: {reason}", help)
+        self.unknown.update(filter(None, node.output))
+
+    def _refuse(self, location: Location, message: str, help: str = "") -> None:
+        self.unsupported.append(Diagnostic(message, location, help))
+
+    def _has_type(self, name: str) -> bool:
+        return name in self.builder.types or name in self.builder.symbols
+
+    # -- the end -----------------------------------------------------------------------------
+    def _outputs_exist(self) -> None:
+        if not self.graph.output:
+            raise self.source.error("the graph has no outputs")
+        for value in self.graph.output:
+            if not self._has_type(value.name) and value.name not in self.unknown:
+                raise self.source.error(f"output '{value.name}' is made by no node")
+
+    def _check_outputs(self) -> None:
+        """What the model says of its outputs must not contradict what its nodes give."""
+        for value in self.graph.output:
+            said = value.type.tensor_type
+            found = self.builder.type(value.name)
+            if said.elem_type and DTYPES.get(said.elem_type) is not found.dtype:
+                raise self.source.error(
+                    f"output '{value.name}' is declared {elem_type_name(said.elem_type)}, "
+                    f"its node gives {found.dtype}"
+                )
+            if not said.HasField("shape"):
+                continue
+            extents = [d.dim_value if d.HasField("dim_value") else None for d in said.shape.dim]
+            fits = len(extents) == found.rank and all(
+                e is None or e < 0 or e == f or not isinstance(f, int)
+                for e, f in zip(extents, found.shape, strict=True)
+            )
+            if not fits:
+                shape = ",".join("?" if e is None else str(e) for e in extents)
+                raise self.source.error(
+                    f"output '{value.name}' is declared [{shape}], its node gives {found}"
+                )
+
+    def _type_proto(self, name: str) -> onnx.TypeProto:
+        if not name:
+            return onnx.TypeProto()
+        type = self.builder.type(name)
+        shape = [s if isinstance(s, int) else str(s) for s in type.shape]
+        return onnx.helper.make_tensor_type_proto(ELEM_TYPES[type.dtype], shape)
+
+    # -- the scope of version steps ----------------------------------------------------------
+    def type(self, name: str) -> TensorType:
+        return self.builder.type(name)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        return self.builder.value(name)
+
+    def add_constant(self, array: np.ndarray, hint: str) -> str:
+        return self.builder.constant(array, hint)
+
+    def fresh(self, hint: str) -> str:
+        return self.builder.fresh(hint)
+
+
+def _name(node: NodeProto) -> str:
+    """What users call a node."""
+    return node.name or next((o for o in node.output if o), node.op_type)
+
+
+def _without_absent_end(names: Iterable[str]) -> tuple[str, ...]:
+    kept = list(names)
+    while kept and not kept[-1]:
+        kept.pop()
+    return tuple(kept)
+
+
+def _is_schema_default(draft: Draft, name: str, value: object) -> bool:
+    """Whether an attribute that the table lacks says only what is so anyway."""
+    schema = onnx.defs.get_schema(draft.op, max(draft.version, 1), "")
+    attribute = schema.attributes.get(name)
+    if attribute is None or not attribute.default_value.name:
+        return False
+    default = onnx.helper.get_attribute_value(attribute.default_value)
+    if isinstance(default, bytes):
+        default = default.decode()
+    return bool(default == value)
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
+    if name not in dtypes:
+        raise ValueError(f"a constant given as {name} is not supported")
+    return Tensor(np.array(value, dtypes[name]))
+

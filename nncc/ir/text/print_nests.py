@@ -1,0 +1,156 @@
+"""Nests and definitions as text; `read_nests.py` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from nncc.diagnostics import Location
+from nncc.ir.nests import (
+    ASSIGN,
+    Attribute,
+    Band,
+    Combine,
+    Definition,
+    Dim,
+    Item,
+    Local,
+    Nest,
+    Param,
+    Scan,
+    Schedule,
+    Statement,
+)
+from nncc.ir.text.names import quote, string
+from nncc.ir.text.print_expr import (
+    print_expr,
+    print_layout,
+    print_range,
+    print_size,
+    print_sizes,
+    print_type,
+    subscripts,
+)
+
+INDENT = "  "
+
+
+def print_nest(nest: Nest) -> str:
+    """A nest with its schedule."""
+    params = ", ".join(f"{p.role} {_param(p)}" for p in nest.params)
+    head = f"nest {quote(nest.name)}({params}{print_named_sizes(nest.sizes)}){at(nest.location)} {{"
+    lines = [head, *_combines(nest.combines), *_items(nest.body, INDENT, frozenset())]
+    if nest.schedule is not None:
+        lines += [f"{INDENT}schedule {{", *_trees(nest.schedule, INDENT * 2), f"{INDENT}}}"]
+    return "\n".join([*lines, "}"])
+
+
+def print_definition(d: Definition) -> str:
+    """A definition as people write it."""
+    inputs = ", ".join(_param(p) for p in d.params if p.role == "in")
+    outputs = ", ".join(_param(p) for p in d.params if p.role == "out")
+    options = "; " + ", ".join(_attribute(a) for a in d.attributes) if d.attributes else ""
+    lines = [f"def {quote(d.name)}({inputs}{options}) -> ({outputs}){at(d.location)} {{"]
+    if d.doc:
+        lines.append(INDENT + string(d.doc))
+    lines += _combines(d.combines)
+    lines += [f"{INDENT}local {_param(p)}" for p in d.params if p.role == "local"]
+    weak = frozenset(a.name for a in d.attributes if a.type != "int")
+    lines += _items(d.body, INDENT, weak)
+    return "\n".join([*lines, "}"])
+
+
+def at(location: Location) -> str:
+    """` at "conv1"`: the node of the user's model that something comes from."""
+    return f" at {string(location.node)}" if location.node else ""
+
+
+def print_named_sizes(sizes: Iterable[str]) -> str:
+    """`; N, M`, or nothing."""
+    text = ", ".join(quote(s) for s in sizes)
+    return f"; {text}" if text else ""
+
+
+def _param(p: Param) -> str:
+    return f"{quote(p.name)}: {print_type(p.type)}{print_layout(p.layout)}"
+
+
+def _attribute(a: Attribute) -> str:
+    text = f"{quote(a.name)}: {a.type}"
+    if a.default is None:
+        return text
+    default = str(a.default).lower() if isinstance(a.default, bool) else repr(a.default)
+    return f"{text} = {default}"
+
+
+def _combines(combines: Iterable[Combine]) -> list[str]:
+    return [INDENT + print_combine(c) for c in combines]
+
+
+def print_combine(c: Combine) -> str:
+    """`combine name(f32, i64) = (…) identity (…)`."""
+    dtypes = ", ".join(str(e.dtype) for e in c.identity)
+    values = ", ".join(print_expr(v, known=True) for v in c.values)
+    identity = ", ".join(print_expr(e, known=True) for e in c.identity)
+    return f"combine {quote(c.name)}({dtypes}) = ({values}) identity ({identity})"
+
+
+def _items(items: Iterable[Item], indent: str, weak: frozenset[str]) -> Iterator[str]:
+    for item in items:
+        if isinstance(item, Scan):
+            yield f"{indent}scan {_dim(item.dim)} {{"
+            yield from _items(item.body, indent + INDENT, weak)
+            yield indent + "}"
+        else:
+            yield indent + print_statement(item, weak)
+
+
+def print_statement(s: Statement, attributes: frozenset[str] = frozenset()) -> str:
+    """A statement on one line. `attributes` as for `print_expr`."""
+    label = f"{quote(s.name)}: " if s.name else ""
+    combine = "=" if s.combine == ASSIGN else f"{quote(s.combine)}="
+    targets = ", ".join(f"{quote(t.tensor)}[{subscripts(t.indices)}]" for t in s.targets)
+    values = ", ".join(print_expr(v, known=True, attributes=attributes) for v in s.values)
+    assignment = f"{targets} {combine} {values}{at(s.location)}"
+    domain = f"for {', '.join(_dim(d) for d in s.dims)} " if s.dims else ""
+    if s.where:
+        domain += f"where {', '.join(f'{print_size(c)} >= 0' for c in s.where)} "
+    return f"{label}{domain}{{ {assignment} }}" if domain else f"{label}{assignment}"
+
+
+def _dim(d: Dim) -> str:
+    return f"{quote(d.name)} in {print_range(d.lo, d.hi)}"
+
+
+def print_schedule(trees: Iterable[Schedule]) -> str:
+    """The inside of a `schedule { … }`."""
+    return "\n".join(_trees(trees, ""))
+
+
+def _trees(trees: Iterable[Schedule], indent: str) -> Iterator[str]:
+    for t in trees:
+        if isinstance(t, Band):
+            word = "for" if t.kind == "serial" else t.kind
+            step = "" if t.step == 1 else f" by {print_size(t.step)}"
+            yield f"{indent}{word} {quote(t.dim)}{step} {{"
+        elif isinstance(t, Local):
+            yield f"{indent}local {', '.join(map(quote, t.tensors))} in {quote(t.space)} {{"
+        else:
+            dims = ", ".join(f"{quote(a)}: {quote(b)}" for a, b in t.dims)
+            operation = f" with {quote(t.operation)}({dims})" if t.operation else ""
+            yield f"{indent}{quote(t.statement)}{operation}"
+            continue
+        yield from _trees(t.body, indent + INDENT)
+        yield indent + "}"
+
+
+__all__ = [
+    "INDENT",
+    "at",
+    "print_combine",
+    "print_definition",
+    "print_named_sizes",
+    "print_nest",
+    "print_schedule",
+    "print_sizes",
+    "print_statement",
+]

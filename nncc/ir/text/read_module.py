@@ -1,0 +1,94 @@
+"""Modules: the items of a text put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from lark import Token
+
+from nncc.ir.graph import Module, Symbol
+from nncc.ir.nests import Combine
+from nncc.ir.text import syntax as s
+from nncc.ir.text.data import DataReader
+from nncc.ir.text.print_graph import FORMAT_VERSION
+from nncc.ir.text.read_graph import GraphReader
+from nncc.ir.text.read_loops import read_function
+from nncc.ir.text.read_nests import read_combines, read_definition, read_nest
+from nncc.ir.text.scope import Scope, unique
+
+
+class _Named(Protocol):
+    name: Token
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def read_module(text: s.ModuleText, file: str, folder: Path | None) -> Module:
+    """The module. Raises Problem."""
+    if text.version != str(FORMAT_VERSION):
+        raise s.Problem(
+            text.version, f"this is format {text.version}; this nncc reads {FORMAT_VERSION}"
+        )
+    sizes = [n for i in text.items if isinstance(i, s.SizesText) for n in i.names]
+    unique(sizes, "size")
+    scope = Scope(set(map(str, sizes)))
+    data = DataReader(file, folder)
+    symbols = {
+        str(t.name): _symbol(t, scope, data) for t in _named(text.items, s.SymbolText, "symbol")
+    }
+    combines: dict[str, Combine] = {}
+    for c in text.items:
+        if isinstance(c, s.CombineText):
+            combines[str(c.name)] = read_combines((c,), combines)[0]
+    definitions = {
+        str(t.name): read_definition(t, file, combines)
+        for t in _named(text.items, s.DefinitionText, "definition")
+    }
+    types = {name: symbol.type for name, symbol in symbols.items()}
+    return Module(
+        GraphReader(scope, types, data).read(_main(text.items)),
+        tuple(map(str, sizes)),
+        symbols,
+        definitions,
+        {str(t.name): read_nest(t, file) for t in _named(text.items, s.NestText, "nest")},
+        {
+            str(t.name): read_function(t, file)
+            for t in _named(text.items, s.FunctionText, "function")
+        },
+    )
+
+
+def _named(items: Iterable[object], kind: type[N], what: str) -> list[N]:
+    """The items of a kind; their names differ."""
+    found = [i for i in items if isinstance(i, kind)]
+    unique((i.name for i in found), what)
+    return found
+
+
+def _main(items: Iterable[object]) -> s.GraphText:
+    graphs = [i for i in items if isinstance(i, s.GraphText)]
+    if not graphs:
+        at = Token("$END", "")
+        raise s.Problem(at, "the text has no graph", "write  graph main(…) -> (…) { … }")
+    if len(graphs) > 1:
+        raise s.Problem(graphs[1].name, f"there is already a graph '{graphs[0].name}'")
+    return graphs[0]
+
+
+def _symbol(text: s.SymbolText, scope: Scope, data: DataReader) -> Symbol:
+    t = scope.type(text.type)
+    if t.is_static:
+        return Symbol(text.kind.value, data.tensor(text.data, t, str(text.name)))
+    if text.kind != "state":
+        raise s.Problem(
+            text.type.at, f"the shape of a {text.kind} has no named sizes, this is {t}"
+        )
+    if text.data.kind != "number":
+        raise s.Problem(
+            text.data.at, f"a state of type {t} starts with one number for all elements"
+        )
+    scalar = type(t)(t.dtype, ())
+    return Symbol("state", data.tensor(text.data, scalar, str(text.name)), t)

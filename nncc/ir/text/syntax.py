@@ -1,0 +1,478 @@
+"""What the grammar's rules become: the text as written, before names and types are known.
+
+Each class has the fields of its rule in `grammar.lark`. Names are lark tokens: strings that
+know their line and column. `transformer.py` turns the parser's matches into these; the
+`read_*` modules turn them into the IR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Union
+
+from lark import Token
+
+class Problem(Exception):
+    """Something is wrong at a token; `parser.py` makes the user's error of it."""
+
+    def __init__(self, at: Token, message: str, help: str = "") -> None:
+        super().__init__(message)
+        self.at, self.message, self.help = at, message, help
+
+
+# -- expressions ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Literal:
+    """A number; `at` is its last token, `value` is negative if a minus stands before it."""
+
+    at: Token
+    value: bool | int | float
+
+
+@dataclass(slots=True)
+class Ref:
+    """A name by itself: a variable, a size, a dim or an attribute."""
+
+    at: Token
+
+
+@dataclass(slots=True)
+class DTypeName:
+    """A dtype as an argument."""
+
+    at: Token
+
+
+@dataclass(slots=True)
+class Infix:
+    """`a op b`."""
+
+    at: Token
+    a: Expression
+    b: Expression
+
+
+@dataclass(slots=True)
+class Negative:
+    """`-a`, unless `a` is a number."""
+
+    at: Token
+    a: Expression
+
+
+@dataclass(slots=True)
+class Subscript:
+    """`tensor[indices]`; `lanes` and `count` as in `y[i, 0 : 16 first n]`."""
+
+    at: Token
+    indices: tuple[Expression, ...]
+    lanes: Token | None
+    count: Expression | None
+
+
+@dataclass(slots=True)
+class Bounded:
+    """`access in lo..hi`: an element of an integer tensor with its declared bound."""
+
+    access: Subscript
+    lo: Expression
+    hi: Expression
+
+    @property
+    def at(self) -> Token:
+        return self.access.at
+
+
+@dataclass(slots=True)
+class Border:
+    """`access else other`."""
+
+    access: Subscript
+    other: Expression
+
+    @property
+    def at(self) -> Token:
+        return self.access.at
+
+
+@dataclass(slots=True)
+class Range:
+    """`name in lo..hi`: a dimension."""
+
+    at: Token
+    lo: Expression
+    hi: Expression
+
+
+@dataclass(slots=True)
+class Call:
+    """`fn(args)`, with `as type` if it is written."""
+
+    at: Token
+    args: tuple[Expression, ...]
+    type: Token | None = None
+
+
+@dataclass(slots=True)
+class Reduction:
+    """`combine(dims)(body)`."""
+
+    call: Call
+    body: Expression
+
+    @property
+    def at(self) -> Token:
+        return self.call.at
+
+
+@dataclass(slots=True)
+class Typed:
+    """`f32(a)`: a number of a stated type; with `size`, `value(i64, n + 1)`."""
+
+    at: Token
+    a: Expression
+    size: bool = False
+
+
+Expression = Union[
+    Literal, Ref, DTypeName, Infix, Negative, Subscript, Bounded, Border, Range, Call, Reduction,
+    Typed,
+]  # fmt: skip
+
+# -- types and data ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Type:
+    """`f32[N, 3]`; `shape` None: all of it stands in the token."""
+
+    at: Token
+    shape: tuple[Expression, ...] | None
+
+
+@dataclass(slots=True)
+class LayoutText:
+    """`@ (dims : extents fill number)`."""
+
+    dims: tuple[Expression, ...]
+    extents: tuple[Expression, ...]
+    fill: Token | None
+
+
+@dataclass(slots=True)
+class Data:
+    """The content of a tensor. `kind`: number, list, file, sha256 or random."""
+
+    kind: str
+    at: Token
+    sha256: Token | None = None
+    options: tuple[AttributeText, ...] = ()
+
+
+@dataclass(slots=True)
+class TensorText:
+    """A type with its data, as an attribute."""
+
+    type: Type
+    data: Data
+
+
+@dataclass(slots=True)
+class SymbolText:
+    """`const name: type = data`."""
+
+    kind: Token
+    name: Token
+    type: Type
+    data: Data
+
+
+# -- graphs --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ValueText:
+    """`name: type @ layout`."""
+
+    name: Token
+    type: Type | None
+    layout: LayoutText | None
+
+
+@dataclass(slots=True)
+class AttributeText:
+    """`name=value`; the value is a token, several strings, or a tensor."""
+
+    name: Token
+    value: Token | tuple[Token, ...] | TensorText
+
+
+@dataclass(slots=True)
+class NodeText:
+    """`outputs = Op(inputs) {attributes} at "…" regions`."""
+
+    outputs: tuple[ValueText, ...]
+    op: Token
+    inputs: tuple[Token, ...]
+    attributes: tuple[AttributeText, ...]
+    source: str
+    regions: tuple[GraphText, ...]
+
+
+@dataclass(slots=True)
+class UpdateText:
+    """`update state = value`."""
+
+    state: Token
+    value: Token
+
+
+@dataclass(slots=True)
+class PlacementText:
+    """`layout symbol @ (…)`."""
+
+    name: Token
+    layout: LayoutText
+
+
+@dataclass(slots=True)
+class GraphText:
+    """A graph or a region."""
+
+    name: Token
+    inputs: tuple[ValueText, ...]
+    outputs: tuple[ValueText, ...]
+    entries: tuple[NodeText | UpdateText | PlacementText, ...]
+
+
+# -- definitions and nests -----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ParamText:
+    """A tensor of a definition or nest."""
+
+    role: str
+    name: Token
+    type: Type
+    layout: LayoutText | None = None
+
+
+@dataclass(slots=True)
+class OptionText:
+    """An attribute of a definition."""
+
+    name: Token
+    type: Token
+    default: Token | None
+
+
+@dataclass(slots=True)
+class CombineText:
+    """A declared combine."""
+
+    name: Token
+    dtypes: tuple[Token, ...]
+    values: tuple[Expression, ...]
+    identity: tuple[Expression, ...]
+
+
+@dataclass(slots=True)
+class Assignment:
+    """`targets combine= values`."""
+
+    targets: tuple[Subscript, ...]
+    combine: Token | None
+    values: tuple[Expression, ...]
+    source: str
+
+
+@dataclass(slots=True)
+class StatementText:
+    """`label: for dims where constraints { assignment }`."""
+
+    label: Token | None
+    dims: tuple[Range, ...]
+    where: tuple[Expression, ...]
+    assignment: Assignment
+
+
+@dataclass(slots=True)
+class ScanText:
+    """`scan dim { steps }`."""
+
+    dim: Range
+    body: tuple[StatementText | ScanText, ...]
+
+
+@dataclass(slots=True)
+class DefinitionText:
+    """`def name(inputs; options) -> (outputs) { … }`; `params` holds all tensors."""
+
+    name: Token
+    params: tuple[ParamText, ...]
+    options: tuple[OptionText, ...]
+    source: str
+    doc: str
+    combines: tuple[CombineText, ...]
+    body: tuple[StatementText | ScanText, ...]
+
+
+@dataclass(slots=True)
+class BandText:
+    """`for dim by step { body }`."""
+
+    kind: Token
+    dim: Token
+    step: Expression | None
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class HomeText:
+    """`local tensors in space { body }`."""
+
+    tensors: tuple[Token, ...]
+    space: Token
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class LeafText:
+    """`statement with operation(dims)`."""
+
+    statement: Token
+    operation: Token | None
+    dims: tuple[tuple[Token, Token], ...]
+
+
+@dataclass(slots=True)
+class ScheduleText:
+    """`schedule { trees }`."""
+
+    trees: tuple[BandText | HomeText | LeafText, ...]
+
+
+@dataclass(slots=True)
+class NestText:
+    """A nest."""
+
+    name: Token
+    params: tuple[ParamText, ...]
+    sizes: tuple[Token, ...]
+    source: str
+    combines: tuple[CombineText, ...]
+    body: tuple[StatementText | ScanText, ...]
+    schedule: ScheduleText | None
+
+
+# -- loops functions -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class BufferText:
+    """A buffer; `access` is `in`, `out` or `local`."""
+
+    access: str
+    name: Token
+    type: Type
+    space: Token | None
+    alignment: Token | None
+
+
+@dataclass(slots=True)
+class LoopText:
+    """`for variable in lo..hi step step { body }`."""
+
+    kind: Token
+    range: Range
+    step: Token | None
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class BranchText:
+    """`if condition { then } else { otherwise }`."""
+
+    condition: Expression
+    then: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class RepeatText:
+    """`while condition { body }`."""
+
+    condition: Expression
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class BindText:
+    """`let name: type = value`; `keyword` is `let`, `declare`, or "" for an assignment."""
+
+    keyword: str
+    name: Token
+    type: Token | None
+    value: Expression
+
+
+@dataclass(slots=True)
+class StoreText:
+    """`buffer[indices] = value`."""
+
+    target: Subscript
+    value: Expression
+
+
+@dataclass(slots=True)
+class AllocText:
+    """`alloc buffer { body }`."""
+
+    buffer: BufferText
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class InvokeText:
+    """`call callee(views; sizes) at "…"`."""
+
+    callee: Token
+    views: tuple[tuple[Token, Expression | None], ...]
+    sizes: tuple[Expression, ...]
+    source: str
+
+
+@dataclass(slots=True)
+class PrefetchText:
+    """`prefetch buffer[indices]`."""
+
+    target: Subscript
+
+
+@dataclass(slots=True)
+class FunctionText:
+    """A loops function."""
+
+    name: Token
+    buffers: tuple[BufferText, ...]
+    sizes: tuple[Token, ...]
+    source: str
+    body: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class SizesText:
+    """`size N, M`."""
+
+    names: tuple[Token, ...]
+
+
+@dataclass(slots=True)
+class ModuleText:
+    """The whole text."""
+
+    version: Token
+    items: tuple[Any, ...]

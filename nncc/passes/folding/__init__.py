@@ -1,0 +1,1 @@
+"""The rules of the pass `fold`, by what they are about."""

@@ -1,0 +1,24 @@
+"""The data-reuse model: how much moves between the memories of a machine, for any loop order.
+
+    operands(statement, nest)                what a statement reads and writes
+    predict(nest, loops, cut)                loads and stores of each operand of a level
+    choose_tiles(nest, machine, inner=…)     loops for every level, and why
+
+A level of memory is attached below the first `cut` loops of an order `((dim, step), …)`. It holds
+the elements that the current tile (one iteration of those loops) touches. On advancing to the
+next tile only elements that were not there are loaded; an element that was changed leaves once,
+when the next tile does not touch it, and comes back if its sum is not complete.
+"""
+
+from nncc.passes.reuse.operands import Operand, operands
+from nncc.passes.reuse.traffic import Loops, Traffic, level_bytes, predict, schedule_loops
+
+__all__ = [
+    "Loops",
+    "Operand",
+    "Traffic",
+    "level_bytes",
+    "operands",
+    "predict",
+    "schedule_loops",
+]

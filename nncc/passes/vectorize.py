@@ -1,0 +1,210 @@
+"""Schedule nests that are no contraction: elementwise, reductions, pooling, rows, transposes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from nncc.ir.expr import Load, Value, loads, walk
+from nncc.ir.graph import Module
+from nncc.ir.index import Size, product, var, variables
+from nncc.ir.nests import (
+    ASSIGN,
+    Access,
+    Band,
+    Dim,
+    Item,
+    Leaf,
+    Local,
+    Nest,
+    Scan,
+    Schedule,
+    Statement,
+    walk_statements,
+)
+from nncc.machines.machine import Machine
+from nncc.passes.base import Pass
+from nncc.passes.emission.guards import guards
+from nncc.passes.strides import stride
+
+FOLDS = frozenset({"sum", "max", "min"})  # combines that lanes can be folded with at the end
+STACK_BYTES = 1 << 16  # a piece of a local tensor up to this size lives on the stack
+
+
+@dataclass(frozen=True)
+class Vectorize(Pass):
+    """Give every nest without a schedule its loops, with a contiguous dimension in lanes.
+
+    for n, m { y[n,m] = max(x[n,m], 0) }  →  for n { vector m by 16 { relu } }
+
+    Loops that all statements share, and through which no value flows from one iteration to
+    another, go outside; local tensors live in registers or on the stack inside them.
+
+    Args:
+        node: only the nest of this name.
+    """
+
+    name: ClassVar[str] = "vectorize"
+    node: str = ""
+
+    def run(self, module: Module, target: Machine) -> Module:
+        nests = dict(module.nests)
+        for name, nest in module.nests.items():
+            if nest.schedule is None and self.node in ("", name):
+                nests[name] = replace(nest, schedule=build_tree(nest, target))
+        return module if nests == module.nests else replace(module, nests=nests)
+
+
+def build_tree(nest: Nest, machine: Machine) -> tuple[Schedule, ...]:
+    """The schedule of `nest` for the machine's vectors."""
+    return _Builder(nest, max(1, machine.vector_bytes // 4)).tree()
+
+
+class _Builder:
+    def __init__(self, nest: Nest, lanes: int) -> None:
+        self.nest = nest
+        self.lanes = lanes
+        self.all_dims = {
+            s.name: (*scans, *s.dims) for s, scans in walk_statements(nest.body)
+        }
+
+    def tree(self) -> tuple[Schedule, ...]:
+        locals_ = tuple(p.name for p in self.nest.locals)
+        if any(isinstance(item, Scan) for item in self.nest.body):
+            return self.items(self.nest.body)
+        statements = self.nest.statements
+        shared = [d for d in self._common(statements) if self._aligned(d.name, statements)]
+        vector = self._shared_vector(shared, statements)
+        outer = [d for d in shared if d.name != vector]
+        if vector is None:
+            body = tuple(self.alone(s, outer) for s in statements)
+        else:
+            body = tuple(Leaf(s.name) for s in statements)
+        names = {d.name for d in shared}
+        body = self._place(locals_, names, body)
+        if vector is not None:
+            body = (Band(vector, self.lanes, "vector", body),)
+        for k, d in reversed(list(enumerate(outer))):
+            body = (Band(d.name, 1, "parallel" if k == 0 else "serial", body),)
+        return body
+
+    def items(self, items: Iterable[Item]) -> tuple[Schedule, ...]:
+        """Statements one by one, scans as loops around theirs."""
+        return tuple(
+            Band(i.dim.name, 1, "serial", self.items(i.body))
+            if isinstance(i, Scan)
+            else self.alone(i, [])
+            for i in items
+        )
+
+    def alone(self, s: Statement, outer: list[Dim]) -> Schedule:
+        """One statement inside loops over `outer`: its own loops, vectorized if possible."""
+        fixed = {d.name for d in outer}
+        rest = [d for d in s.dims if d.name not in fixed]
+        vector = next((d.name for d in reversed(rest) if self._vectorizes(s, d)), None)
+        node: Schedule = Leaf(s.name)
+        if vector is not None:
+            node = Band(vector, self.lanes, "vector", (node,))
+        for d in reversed([d for d in rest if d.name != vector]):
+            node = Band(d.name, 1, "serial", (node,))
+        return node
+
+    # -- local tensors ---------------------------------------------------------------------
+    def _place(
+        self, tensors: tuple[str, ...], shared: set[str], body: tuple[Schedule, ...]
+    ) -> tuple[Schedule, ...]:
+        """Locals around `body`, which is inside loops over the dimensions `shared`."""
+        registers: list[str] = []
+        stack: list[str] = []
+        for name in tensors:
+            open_dims = [d for d in self._dims_of(name) if d.name not in shared]
+            extent: Size = product(d.extent for d in open_dims)
+            size = self.nest.param(name).type.dtype.bits // 8
+            if not open_dims:
+                registers.append(name)
+            elif isinstance(extent, int) and extent * size * self.lanes <= STACK_BYTES:
+                stack.append(name)
+        if stack:
+            body = (Local(tuple(stack), "stack", body),)
+        if registers:
+            body = (Local(tuple(registers), "registers", body),)
+        return body
+
+    def _dims_of(self, tensor: str) -> list[Dim]:
+        """Dimensions over which the statements that write `tensor` range, in its subscripts."""
+        found: dict[str, Dim] = {}
+        for s in self.nest.statements:
+            for t in s.targets:
+                if t.tensor == tensor:
+                    used = frozenset[str]().union(*(variables(i) for i in t.indices))
+                    found |= {d.name: d for d in s.dims if d.name in used}
+        return list(found.values())
+
+    # -- which dimensions can be shared, and which can be lanes ----------------------------
+    @staticmethod
+    def _common(statements: tuple[Statement, ...]) -> list[Dim]:
+        first, *others = statements
+        return [d for d in first.dims if all(d in s.dims for s in others)]
+
+    def _aligned(self, dim: str, statements: tuple[Statement, ...]) -> bool:
+        """Whether every tensor that the nest writes is accessed at `dim` itself along an axis.
+
+        Then no value flows between iterations of a loop over `dim` around all statements.
+        """
+        written = {t.tensor for s in statements for t in s.targets}
+        for tensor in written:
+            axes: set[int] | None = None
+            for access in _accesses(statements):
+                if access.tensor == tensor:
+                    here = {k for k, i in enumerate(access.indices) if i == var(dim)}
+                    axes = here if axes is None else axes & here
+            if not axes:
+                return False
+        return True
+
+    def _shared_vector(
+        self, shared: list[Dim], statements: tuple[Statement, ...]
+    ) -> str | None:
+        """A dimension that all statements can run in lanes together."""
+        for d in reversed(shared):
+            if self.lanes > 1 and d.extent != 1 and all(self._runs_in_lanes(s, d) for s in statements):
+                outputs = [t for s in statements for t in s.targets]
+                if any(self._stride(t, d.name) == 1 for t in outputs):
+                    return d.name
+        return None
+
+    def _runs_in_lanes(self, s: Statement, d: Dim) -> bool:
+        """Whether lanes over `d` read neighbours or one value, and no border depends on them."""
+        if any(d.name in variables(g.condition) for g in guards(self.nest, s)):
+            return False
+        for v in s.values:
+            if any(isinstance(x, Value) and d.name in variables(x.size) for x in walk(v)):
+                return False
+        return all(self._stride(a, d.name) in (0, 1) for a in _accesses((s,)))
+
+    def _vectorizes(self, s: Statement, d: Dim) -> bool:
+        if self.lanes == 1 or d.extent == 1 or not self._runs_in_lanes(s, d):
+            return False
+        written = [self._stride(t, d.name) for t in s.targets]
+        if d.name in s.reduction_dims:
+            reads = [x for v in s.values for x in loads(v)]
+            return s.combine in FOLDS and any(self._stride(x, d.name) == 1 for x in reads)
+        return s.combine in (ASSIGN, *FOLDS) and all(w == 1 for w in written)
+
+    def _stride(self, access: Load | Access, dim: str) -> int | None:
+        if self.nest.param(access.tensor).role == "local":
+            # its piece is a dense array of the order of its axes
+            varying = [k for k, i in enumerate(access.indices) if dim in variables(i)]
+            if not varying:
+                return 0
+            last = len(access.indices) - 1
+            return 1 if varying == [last] and access.indices[last] == var(dim) else None
+        return stride(self.nest, access, dim, self.lanes)
+
+
+def _accesses(statements: Iterable[Statement]) -> Iterator[Load | Access]:
+    for s in statements:
+        yield from s.targets
+        for v in s.values:
+            yield from loads(v)
