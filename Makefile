@@ -9,7 +9,7 @@ QONNX := qonnx==1.0.0
 
 # Modules that `make demo` and `make bench` run.
 DEMO  ?= examples.digits.demo
-BENCH ?= benchmarks
+BENCH ?= benchmarks networks
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench clean

@@ -47,8 +47,9 @@ def _erf(np: Any, x: Any) -> Any:
 def _divide(np: Any, a: Any, b: Any) -> Any:
     """Floats divide; integers truncate towards zero, as ONNX's Div does."""
     if a.dtype.kind in "iu":
-        quotient = np.abs(a) // np.abs(b)
-        return np.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
+        quotient = a // b  # rounded down: one too small where the exact one is negative
+        inexact = (quotient * b != a) & ((a < 0) != (b < 0)) & (b != 0)
+        return (quotient + inexact).astype(a.dtype)
     return a / b
 
 

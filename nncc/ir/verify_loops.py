@@ -105,8 +105,6 @@ class _Verifier:
             self.integers.add(size)
         for b in f.buffers:
             self.bind(b.name)
-            if b.access == "local":
-                self.fail(f"argument '{b.name}' is local")
             for extent in b.shape:
                 self.size(extent, f"the shape of '{b.name}'")
             self.buffers[b.name] = b
@@ -226,7 +224,7 @@ class _Verifier:
             given = self.buffers.get(view.buffer)
             if given is None:
                 self.fail(f"there is no buffer '{view.buffer}'")
-            elif given.access == "in" and buffer.access == "out":
+            elif given.access == "in" and buffer.access != "in":
                 self.fail(f"'{s.callee}' writes '{view.buffer}', which is an 'in' buffer")
 
     # -- expressions -----------------------------------------------------------------------

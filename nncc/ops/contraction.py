@@ -1,6 +1,8 @@
 """Matrix products, in floats and in integers.
 
     y[n,m] = sum(k) a[n,k] * b[k,m]
+
+Rows, columns and the reduced axis are n, m, k; batches are g.
 """
 
 from __future__ import annotations
@@ -153,7 +155,8 @@ def _sample_gemm(d: Draw) -> Sample:
 
 
 op(
-    "Gemm", "a b c? -> y", since=13, doc="alpha * A * B + beta * c, with A and B perhaps transposed.",
+    "Gemm", "a b c? -> y", since=13,
+    doc="alpha * A * B + beta * c, with A and B perhaps transposed.",
     attrs={
         "alpha": AttrDecl("float", 1.0), "beta": AttrDecl("float", 1.0),
         "transA": AttrDecl("bool", False), "transB": AttrDecl("bool", False),

@@ -81,9 +81,7 @@ def _infer_conv(site: Site) -> Sequence[TensorType]:
     return (TensorType(one_dtype(site, "x", "w", "b"), _conv_shape(site)),)
 
 
-def window_indices(
-    site: Site, positions: Sequence[Size], taps: Sequence[Size]
-) -> tuple[Size, ...]:
+def window_indices(site: Site, positions: Sequence[Size], taps: Sequence[Size]) -> tuple[Size, ...]:
     """The input index of each window position and tap: stride*e + dilation*r - pad."""
     spatial = len(positions)
     pads = spatial_pads(site, spatial)
@@ -144,7 +142,8 @@ def _conv_nest(site: Site) -> Nest:
     start = cast(accumulator, bias[out_channel]) if bias else const(0, accumulator)
     found = notation.accumulate(target, product, over, start)
     if found is not target:
-        notation.assign(target, cast(y.dtype, found), over={d: over[d] for d in (g, m) if d in over})
+        kept = {d: extent for d, extent in over.items() if d in (g, m)}
+        notation.assign(target, cast(y.dtype, found), kept)
     return notation.build()
 
 
@@ -176,9 +175,7 @@ def conv_geometry(d: Draw) -> tuple[tuple[int, ...], tuple[int, ...], int, dict[
     dilations = d.shape(spatial, 1, 2)
     pads = tuple(d.whole(0, 2) for _ in range(2 * spatial))
     reach = [dil * (k - 1) + 1 for dil, k in zip(dilations, kernel, strict=True)]
-    extents = [
-        max(1, d.whole(1, 6), r - pads[k] - pads[k + spatial]) for k, r in enumerate(reach)
-    ]
+    extents = [max(1, d.whole(1, 6), r - pads[k] - pads[k + spatial]) for k, r in enumerate(reach)]
     attrs: dict[str, Any] = {
         "strides": d.shape(spatial, 1, 3), "pads": pads, "dilations": dilations, "group": group,
     }  # fmt: skip

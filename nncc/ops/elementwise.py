@@ -2,6 +2,8 @@
 
     Relu(x: f32[N,8]) -> f32[N,8]          y[i,j] = max(x[i,j], 0.0)
     Add(a: f32[N,8], b: f32[8])            y[i,j] = a[i,j] + b[j]
+
+Operands are broadcast against each other, aligned right.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from nncc.ops.notation import (
     minimum,
     select,
 )
+from nncc.ops.polynomials import arithmetic, quotient
 from nncc.ops.samples import Draw, Strategy, sample
 from nncc.ops.table import AttrDecl, Sample, Site, bind, get, op
 
@@ -64,7 +67,11 @@ def broadcasts(dtypes: str, result: str = "") -> Infer:
 
 
 def operands(
-    count: int, dtypes: str, lo: float = -3, hi: float = 3, attrs: Callable[[Draw], Any] | None = None
+    count: int,
+    dtypes: str,
+    lo: float = -3,
+    hi: float = 3,
+    attrs: Callable[[Draw], Any] | None = None,
 ) -> Strategy:
     """Samples of `count` operands that broadcast, one of them of the full shape."""
 
@@ -197,11 +204,13 @@ def _power(d: Draw) -> Sample:
     return Sample((d.floats(shape, lo=0.1), d.floats(d.broadcastable(shape))))
 
 
-_binary("Add", 14, "a + b", lambda a, b: a + b, commutative=True)
-_binary("Sub", 14, "a - b", lambda a, b: a - b)
-_binary("Mul", 14, "a * b", lambda a, b: a * b, commutative=True)
+_binary("Add", 14, "a + b", lambda a, b: a + b, commutative=True,
+        shape_rule=arithmetic(lambda a, b: a + b))  # fmt: skip
+_binary("Sub", 14, "a - b", lambda a, b: a - b, shape_rule=arithmetic(lambda a, b: a - b))
+_binary("Mul", 14, "a * b", lambda a, b: a * b, commutative=True,
+        shape_rule=arithmetic(lambda a, b: a * b))  # fmt: skip
 _binary("Div", 14, "a / b; integers are truncated towards zero", lambda a, b: a / b,
-        sample=sample(_nonzero_divisor))  # fmt: skip
+        sample=sample(_nonzero_divisor), shape_rule=arithmetic(quotient))  # fmt: skip
 _binary("Equal", 19, "a == b", lambda a, b: call("eq", a, b), dtypes=NUMBERS + " bool",
         result="bool", commutative=True, samples="f32 i64 i32 bool")  # fmt: skip
 _binary("Less", 13, "a < b", lambda a, b: call("lt", a, b), result="bool")
@@ -209,9 +218,7 @@ _binary("LessOrEqual", 16, "a <= b", lambda a, b: call("le", a, b), result="bool
 _binary("Greater", 13, "a > b", lambda a, b: call("gt", a, b), result="bool")
 _binary("GreaterOrEqual", 16, "a >= b", lambda a, b: call("ge", a, b), result="bool")
 for _name, _doc in (("And", "a and b"), ("Or", "a or b"), ("Xor", "either a or b")):
-    _binary(
-        _name, 7, _doc, _fold(_name.lower()), dtypes="bool", samples="bool", commutative=True
-    )
+    _binary(_name, 7, _doc, _fold(_name.lower()), dtypes="bool", samples="bool", commutative=True)
 _unary("Not", 1, "not x", lambda x: call("not", x), dtypes="bool", samples="bool")
 
 

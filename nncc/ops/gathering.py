@@ -107,9 +107,7 @@ def _gather_nd_nest(site: Site) -> Nest:
     batch, depth = site.attr("batch_dims"), indices.type.static_shape[-1]
     dims = notation.dims(" ".join(f"i{j}" for j in range(y.type.rank)))
     outer = dims[: indices.type.rank - 1]
-    chosen = [
-        _element(site, indices, (*outer, j), x.shape[batch + j]) for j in range(depth)
-    ]
+    chosen = [_element(site, indices, (*outer, j), x.shape[batch + j]) for j in range(depth)]
     notation.assign(y.at(dims), x.at((*dims[:batch], *chosen, *dims[len(outer) :])))
     return notation.build()
 
@@ -119,9 +117,7 @@ def _sample_gather_nd(d: Draw) -> Sample:
     batch = d.whole(0, len(shape) - 1)
     depth = d.whole(1, len(shape) - batch)
     outer = (*shape[:batch], *d.shape(d.whole(0 if batch else 1, 2), 1, 3))
-    columns = [
-        d.ints(outer, "i64", -extent, extent - 1) for extent in shape[batch : batch + depth]
-    ]
+    columns = [d.ints(outer, "i64", -extent, extent - 1) for extent in shape[batch : batch + depth]]
     return Sample((d.floats(shape), np.stack(columns, -1)), {"batch_dims": batch})
 
 

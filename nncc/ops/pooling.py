@@ -1,6 +1,8 @@
 """Pooling: the maximum or the average of windows.
 
     y[n,c,e,f] = max(r,s) (x[n, c, 2*e+r-1, 2*f+s-1] else -inf)
+
+With ceil_mode a last window may reach beyond the padding too.
 """
 
 from __future__ import annotations
@@ -101,8 +103,8 @@ def pool_windows(
 ) -> np.ndarray:
     """The windows of a pooling node with its attributes, as w[n,c,e…,r…]."""
     extents = _output_extents(x, kernel_shape, attrs)
-    geometry = [attrs.get(k) for k in ("strides", "pads", "dilations")]
-    return windows(x, kernel_shape, *geometry, outside=outside, extents=extents)
+    strides, pads, dilations = (attrs.get(k) for k in ("strides", "pads", "dilations"))
+    return windows(x, kernel_shape, strides, pads, dilations, outside, extents)
 
 
 def _last_axes(view: np.ndarray) -> tuple[int, ...]:

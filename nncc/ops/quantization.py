@@ -2,6 +2,8 @@
 
     QuantizeLinear(x: f32, scale, zero)    y = saturate(round(x / scale) + zero)
     DequantizeLinear(x: i8, scale, zero)   y = (x - zero) * scale
+
+Scale and zero point are of the whole tensor, or of each index of one axis.
 """
 
 from __future__ import annotations
@@ -33,9 +35,7 @@ def check_per_axis(site: Site, x: TensorType, name: str) -> None:
         )
 
 
-def per_axis(
-    notation: Notation, name: str, dims: Sequence[Index], along: int
-) -> Scalar | None:
+def per_axis(notation: Notation, name: str, dims: Sequence[Index], along: int) -> Scalar | None:
     """The element of `name` that belongs to `dims`; None if the operand is absent."""
     handle = notation.optional(name)
     if handle is None:

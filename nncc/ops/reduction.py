@@ -1,16 +1,20 @@
 """Reductions over axes: sum, mean, product, largest, smallest.
 
     ReduceMean(x: f32[N,C,H,W], [2,3])     t[n,c] sum= x[n,c,h,w]; y[n,c,0,0] = t[n,c] / (H*W)
+
+The axes are a constant operand, or all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from nncc.ir.index import Index, Size, product
 from nncc.ir.nests import Nest
 from nncc.ir.types import DTYPES, TensorType
-from nncc.ops.inference import FLOATS, axes, known_ints, require
+from nncc.ops.inference import FLOATS, axes, known_ints, object_array, require
 from nncc.ops.notation import Notation, axis_names, cast, size_value
 from nncc.ops.samples import Draw, Strategy, i64, sample
 from nncc.ops.table import AttrDecl, Sample, Site, op
@@ -69,6 +73,14 @@ def _sample(dtypes: Sequence[str]) -> Strategy:
     return sample(make)
 
 
+def _product_of_sizes(site: Site) -> np.ndarray | None:
+    values = site.known("x")
+    if values.dtype.kind == "f":
+        return None
+    total = product(values.reshape(-1).tolist())
+    return object_array([total]).reshape((1,) if site.attr("keepdims") else ())
+
+
 _WIDE = FLOATS + " i64 i32 u64 u32"
 for _name, _combine, _doc, _since, _dtypes, _samples in (
     ("ReduceSum", "sum", "The sum", 13, _WIDE, "f32 i32"),
@@ -85,5 +97,6 @@ for _name, _combine, _doc, _since, _dtypes, _samples in (
             "noop_with_empty_axes": AttrDecl("bool", False, doc="no axes: x itself"),
         },
         infer=_infer(_dtypes), nest=_nest(_combine, mean=_name == "ReduceMean"),
+        shape_rule=_product_of_sizes if _name == "ReduceProd" else None,
         traits={"reduction"}, sample=_sample(_samples.split()),
     )  # fmt: skip

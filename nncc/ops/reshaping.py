@@ -17,35 +17,9 @@ from nncc.ir.nests import Nest
 from nncc.ir.types import TensorType
 from nncc.ops.inference import axes, known_ints, known_sizes, same_as
 from nncc.ops.notation import Notation
+from nncc.ops.polynomials import quotient
 from nncc.ops.samples import Draw, i64, sample
 from nncc.ops.table import AttrDecl, Sample, Site, op
-
-
-def quotient(a: Size, b: Size) -> Size | None:
-    """a / b if b divides a as a polynomial over named sizes, else None.
-
-    >>> quotient(12 * var("N") + 12, var("N") + 1)
-    12
-    """
-    if isinstance(b, int) and isinstance(a, int):
-        return a // b if b and a % b == 0 else None
-    divisor = [((), b)] if isinstance(b, int) else list(b.terms)
-    result: Size = 0
-    while a != 0:
-        monomial, factor = ((), a) if isinstance(a, int) else a.terms[0]
-        rest = list(monomial)
-        for atom in divisor[0][0]:
-            if atom not in rest:
-                return None
-            rest.remove(atom)
-        if factor % divisor[0][1]:
-            return None
-        term: Size = factor // divisor[0][1]
-        if rest:
-            term = term * Index(((tuple(rest), 1),))
-        result = result + term
-        a = a - term * b
-    return result
 
 
 def _infer_reshape(site: Site) -> Sequence[TensorType]:

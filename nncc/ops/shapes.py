@@ -20,6 +20,8 @@ from nncc.ops.samples import Draw, sample
 from nncc.ops.samples import i64 as shape_operand
 from nncc.ops.table import AttrDecl, Sample, Site, op
 
+LARGEST_LITERAL = 64  # elements of a Constant that its nest may write out
+
 
 def _constant_value(site: Site) -> np.ndarray:
     """The tensor of a Constant node, from whichever attribute gives it."""
@@ -40,6 +42,11 @@ def _constant_nest(site: Site) -> Nest:
     notation = Notation(site)
     y = notation.tensor("y")
     value = _constant_value(site)
+    if value.size > LARGEST_LITERAL:
+        raise site.error(
+            f"a constant of {value.size} elements cannot stand in code",
+            "fold first: it makes symbols of constants",
+        )
     for where in np.ndindex(value.shape):
         name = "_".join(["y", *map(str, where)])
         notation.assign(y.at(where), const(value[where].item(), y.dtype), name=name)

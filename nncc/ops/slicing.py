@@ -2,6 +2,8 @@
 
     Concat(x0: f32[N,3], x1: f32[N,5]) {axis=1}      y[i, j]     = x0[i,j]   j in 0..3
                                                      y[i, j + 3] = x1[i,j]   j in 0..5
+
+Where to cut must be known at compile time, up to named sizes.
 """
 
 from __future__ import annotations

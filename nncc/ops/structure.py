@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncc.diagnostics import nearest
-from nncc.ir.index import Index, Size, substitute, variables
 from nncc.ir.types import TensorType
 from nncc.ops.table import AttrDecl, Site, op
 
@@ -39,32 +38,29 @@ def _infer_call(site: Site) -> Sequence[TensorType]:
     nest = site.nests[name]
     if len(nest.inputs) != len(site.inputs):
         raise site.error(f"{len(site.inputs)} inputs for a nest of {len(nest.inputs)}")
-    sizes: dict[str, Size] = {}
     for param, given in zip(nest.inputs, site.inputs, strict=True):
         assert given is not None
-        if param.type.rank != given.rank or param.type.dtype is not given.dtype:
+        if not _is_same_data(param.type, given):
             raise site.error(f"parameter {param.name} is {param.type}, given {given}")
-        _bind_sizes(sizes, param.type, given)
-        if _instantiated(param.type, sizes) != given:
-            raise site.error(f"parameter {param.name} is {param.type}, given {given}")
-    return tuple(_instantiated(p.type, sizes) for p in nest.outputs)
+    types = tuple(p.type for p in nest.outputs)
+    if not site.outputs:
+        return types
+    for param, given in zip(nest.outputs, site.outputs, strict=True):
+        if not _is_same_data(param.type, given):
+            raise site.error(f"parameter {param.name} is {param.type}, the value is {given}")
+    return site.outputs
 
 
-def _bind_sizes(sizes: dict[str, Size], formal: TensorType, given: TensorType) -> None:
-    """Named sizes of a parameter that stand alone as an extent take the argument's extent."""
-    for extent, value in zip(formal.shape, given.shape, strict=True):
-        if isinstance(extent, Index) and variables(extent) == {str(extent)}:
-            sizes.setdefault(str(extent), value)
-
-
-def _instantiated(type: TensorType, sizes: dict[str, Size]) -> TensorType:
-    return TensorType(type.dtype, tuple(substitute(e, sizes) for e in type.shape))
+def _is_same_data(formal: TensorType, given: TensorType) -> bool:
+    """Whether a value can be the parameter: a nest may see its axes merged, never other data."""
+    return formal.dtype is given.dtype and formal.elements == given.elements
 
 
 op(
     "Call", "x* -> y*", domain="nncc",
     doc="What a nest of the module computes: inputs in the order of its `in` parameters, outputs "
-    "in the order of its `out` parameters.",
+    "in the order of its `out` parameters. A parameter's shape may be that of the value with "
+    "neighbouring axes merged.",
     attrs={"callee": AttrDecl("string", required=True, doc="name of the nest")},
     infer=_infer_call, no_nest="it calls a nest",
 )  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 
 from nncc.ir.expr import Load
 from nncc.ir.index import substitute
@@ -88,7 +89,7 @@ def with_aligned_dims(nest: Nest) -> Nest:
     todo = [s for s in nest.statements if s is not main]
     taken = {d.name for d in main.dims} | set(nest.sizes)
     while todo:
-        linked = [(s, names) for s in todo if (names := _links(s, done.values()))]
+        linked = [(s, names) for s in todo if (names := _links(s, tuple(done.values())))]
         s, names = linked[0] if linked else (todo[0], {})
         mapping = dict(names)
         for d in s.dims:
@@ -101,23 +102,25 @@ def with_aligned_dims(nest: Nest) -> Nest:
 
 
 def _links(s: Statement, others: Iterable[Statement]) -> dict[str, str]:
-    """Names of other statements' dims for those of `s`, through tensors that both access."""
+    """Names of other statements' dims for those of `s`, through tensors that both access.
+
+    What flows between the statements counts first, then inputs that both read.
+    """
     ranges = {d.name: (d.lo, d.hi) for d in s.dims}
     found: dict[str, str] = {}
-    for other in others:
-        theirs = {d.name: (d.lo, d.hi) for d in other.dims}
-        written = {t.tensor for t in (*s.targets, *other.targets)}
-        for a in accesses(s):
-            for b in accesses(other):
-                if a.tensor != b.tensor or a.tensor not in written:
+    for flows in (True, False):
+        for other in others:
+            theirs = {d.name: (d.lo, d.hi) for d in other.dims}
+            written = {t.tensor for t in (*s.targets, *other.targets)}
+            for a, b in product(accesses(s), accesses(other)):
+                if a.tensor != b.tensor or (a.tensor in written) != flows:
                     continue
                 for i, j in zip(a.indices, b.indices, strict=True):
                     mine, their = plain(i), plain(j)
                     if mine is None or their is None or mine in found or mine not in ranges:
                         continue
-                    if their in found.values() or ranges[mine] != theirs.get(their):
-                        continue
-                    found[mine] = their
+                    if their not in found.values() and ranges[mine] == theirs.get(their):
+                        found[mine] = their
     return found
 
 

@@ -144,6 +144,8 @@ class Rewriter:
         instead, and where that is not possible an Identity remains.
         """
         output = node.outputs[0]
+        if output == value:  # the rule made it a symbol
+            return True
         if output not in self.pinned:
             self._equal[output] = value
             self._reads[value] += self._reads[output] - 1

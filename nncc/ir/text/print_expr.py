@@ -51,7 +51,7 @@ def print_sizes(sizes: Iterable[Size], separator: str = ",") -> str:
 
 def print_type(t: TensorType) -> str:
     """`f32[N,3,224,224]`."""
-    return f"{t.dtype}[{print_sizes(t.shape)}]"
+    return f"{t.dtype}[{subscripts(t.shape)}]"
 
 
 def print_layout(layout: Layout | None) -> str:

@@ -138,8 +138,8 @@ class _Graphs:
             if v and isinstance(v[0], str):
                 return f"[{', '.join(string(str(x)) for x in v)}]"
             if any(isinstance(x, float) for x in v):
-                return f"[{', '.join(repr(float(x)) for x in v)}]"
-            return f"[{', '.join(str(x) for x in v)}]"
+                return f"[{','.join(repr(float(x)) for x in v)}]"
+            return f"[{','.join(str(x) for x in v)}]"
         if isinstance(v, bool):
             return "true" if v else "false"
         if isinstance(v, str):

@@ -46,7 +46,7 @@ def print_stmts(body: Iterable[Stmt]) -> str:
 
 
 def _buffer(b: Buffer) -> str:
-    text = f"{quote(b.name)}: {b.dtype}[{print_sizes(b.shape)}]"
+    text = f"{quote(b.name)}: {b.dtype}[{subscripts(b.shape)}]"
     if b.space != "host":
         text += f" in {quote(b.space)}"
     if b.alignment != 64:

@@ -261,17 +261,15 @@ class _Writer:
     def vector(self, band: Band, place: Place, scope: Scope) -> None:
         piece = place.pieces[band.dim]
         lanes = self.static(band.step, band)
-        whole = piece.extent // lanes
-        if isinstance(whole, int) and whole <= 1 and isinstance(piece.extent, int):
-            self.lanes_of(band, place, piece, lanes, scope)
+        if isinstance(piece.extent, int) and piece.extent <= lanes:
+            self.lanes_of(band, place, piece.extent, lanes, scope)
             return
         loop = Band(band.dim, lanes, "serial", (band,))
         self.loop(loop, (), place, ceildiv(piece.extent, lanes), scope)
 
-    def lanes_of(self, band: Band, place: Place, piece: Piece, lanes: int, scope: Scope) -> None:
+    def lanes_of(self, band: Band, place: Place, active: int, lanes: int, scope: Scope) -> None:
         """At most `lanes` iterations at once; one after the other where that is impossible."""
-        assert isinstance(piece.extent, int)
-        inner = replace(place, vector=Lanes(band.dim, lanes, min(lanes, piece.extent)))
+        inner = replace(place, vector=Lanes(band.dim, lanes, active))
         trial = scope.copy()
         taken = set(self.taken)
         try:

@@ -11,12 +11,16 @@ when the next tile does not touch it, and comes back if its sum is not complete.
 """
 
 from nncc.passes.reuse.operands import Operand, operands
+from nncc.passes.reuse.search import Choice, LevelChoice, choose_tiles
 from nncc.passes.reuse.traffic import Loops, Traffic, level_bytes, predict, schedule_loops
 
 __all__ = [
+    "Choice",
+    "LevelChoice",
     "Loops",
     "Operand",
     "Traffic",
+    "choose_tiles",
     "level_bytes",
     "operands",
     "predict",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nncc.ir.index import Size, affine, evaluate, variables
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from nncc.passes.reuse.traffic import Sums
 
 Range = tuple[int, int]  # lo..hi, hi excluded
+
+
+@dataclass(frozen=True)
+class Hull:
+    """A tile with sides t touches positions in an interval of length
+    `1 + spread + sum of factors[d] * (t[d] - 1)`."""
+
+    factors: Mapping[str, int]
+    spread: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +51,21 @@ class Axis:
     masks: dict[tuple[Range, ...], int] = field(default_factory=dict)
     sums: dict[object, Sums] = field(default_factory=dict)
     largest: dict[object, int] = field(default_factory=dict)
+
+    @cached_property
+    def hull(self) -> Hull | None:
+        """The hull of the positions; None where subscripts are not all affine alike."""
+        if len(self.extents) > 1:
+            return None
+        forms = [affine(subscript[0], self.dims) for subscript in self.subscripts]
+        factors = forms[0][0] if forms and forms[0] else {}
+        offsets = []
+        for form in forms:
+            if form is None or form[0] != factors or not isinstance(form[1], int):
+                return None
+            offsets.append(form[1])
+        spread = max(offsets) - min(offsets) if offsets else 0
+        return Hull({d: abs(f) for d, f in factors.items()}, spread)
 
     def mask(self, ranges: tuple[Range, ...]) -> int:
         """The positions touched when each of `dims` runs over its range."""

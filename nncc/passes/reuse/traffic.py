@@ -78,30 +78,33 @@ def predict(
     Raises PassError for a loop over an unknown dimension, a step below 1 or a size without
     a number.
     """
+    _check(nest, loops)
     outside = loops if cut is None else loops[:cut]
-    result: list[Traffic] = []
-    seen: set[str] = set()
+    return tuple(
+        traffic(operand, outside, ranges)
+        for operand, ranges in counted_operands(nest, sizes, statement)
+    )
+
+
+def counted_operands(
+    nest: Nest, sizes: Mapping[str, int] | None = None, statement: str | None = None
+) -> list[tuple[Operand, dict[str, Range]]]:
+    """Each operand of a nest once, with the ranges of the statement that it is counted for."""
+    seen: dict[str, tuple[Operand, dict[str, Range]]] = {}
     for s in ordered_statements(nest, statement):
         ranges = dim_ranges(nest, s, sizes)
-        own = tuple((d, step) for d, step in outside if d in ranges)
-        for operand in _operands(nest, s, sizes):
-            if operand.tensor not in seen:
-                seen.add(operand.tensor)
-                result.append(traffic(operand, own, ranges))
-    _check(nest, loops)
-    return tuple(result)
+        try:
+            found = operands(s, nest, sizes)
+        except ValueError as error:
+            raise PassError(f"nest {nest.name}: {error}") from error
+        for operand in found:
+            seen.setdefault(operand.tensor, (operand, ranges))
+    return list(seen.values())
 
 
 def ordered_statements(nest: Nest, first: str | None = None) -> list[Statement]:
     """Statements by falling number of dimensions, `first` before all others."""
     return sorted(nest.statements, key=lambda s: (s.name != first, -len(s.dims)))
-
-
-def _operands(nest: Nest, s: Statement, sizes: Mapping[str, int] | None) -> tuple[Operand, ...]:
-    try:
-        return operands(s, nest, sizes)
-    except ValueError as error:
-        raise PassError(f"nest {nest.name}: {error}") from error
 
 
 def dim_ranges(nest: Nest, s: Statement, sizes: Mapping[str, int] | None) -> dict[str, Range]:
@@ -123,8 +126,8 @@ def _check(nest: Nest, loops: Loops) -> None:
 
 
 def traffic(operand: Operand, loops: Loops, ranges: Ranges) -> Traffic:
-    """Loads and stores of one operand of a level below all of `loops`."""
-    arriving = arrivals(operand, loops, ranges)
+    """Loads and stores of one operand of a level below all `loops` over dimensions in `ranges`."""
+    arriving = arrivals(operand, tuple(x for x in loops if x[0] in ranges), ranges)
     if operand.role == "read":
         return Traffic(operand.tensor, arriving, 0, operand.bits, operand.exact)
     distinct = touched(operand, ranges)
@@ -267,14 +270,10 @@ def level_bytes(nest: Nest, tile: Mapping[str, int], sizes: Mapping[str, int] | 
 
     Dimensions that `tile` does not name are whole. Tiles at borders may need less.
     """
-    seen: dict[str, int] = {}
-    for s in ordered_statements(nest):
-        ranges = dim_ranges(nest, s, sizes)
-        for operand in _operands(nest, s, sizes):
-            if operand.tensor not in seen:
-                elements = largest_tile(operand, tile, ranges)
-                seen[operand.tensor] = -(-elements * operand.bits // 8)
-    return sum(seen.values())
+    return sum(
+        -(-largest_tile(operand, tile, ranges) * operand.bits // 8)
+        for operand, ranges in counted_operands(nest, sizes)
+    )
 
 
 def largest_tile(operand: Operand, tile: Mapping[str, int], ranges: Ranges) -> int:

@@ -1,0 +1,104 @@
+"""A compiled model's outside: what a back end needs besides the Loops functions.
+
+`main` and `reset` are Loops functions whose buffers are, in this order: the inputs, the outputs,
+and then `weights`, `state` and `arena`, three blocks of bytes. `reset` writes the first state.
+
+    main(image, logits, weights, state, arena; N)
+    reset(weights, state; N)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nncc.ir.index import Size, evaluate
+from nncc.ir.loops import Function
+from nncc.ir.types import TensorType
+
+MAIN, RESET = "main", "reset"
+WEIGHTS, STATE, ARENA = "weights", "state", "arena"
+
+# Of every block in `weights`, `state` and `arena`, and of these themselves.
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a tensor lives: `bytes` bytes from `offset` on, in one of the three blocks.
+
+    It is alive from the call number `first` to the call number `last` of `main`.
+    """
+
+    tensor: str
+    space: Literal["weights", "state", "arena"]
+    offset: Size
+    bytes: Size
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Every placement, and the size in bytes of each block."""
+
+    placements: tuple[Placement, ...]
+    weights_bytes: int
+    state_bytes: Size
+    arena_bytes: Size
+
+    def of(self, tensor: str) -> Placement | None:
+        """The placement of a tensor; None if it has none (inputs, outputs and their aliases)."""
+        return next((p for p in self.placements if p.tensor == tensor), None)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a caller passes and gets: names and logical types (dense, row-major)."""
+
+    inputs: tuple[tuple[str, TensorType], ...]
+    outputs: tuple[tuple[str, TensorType], ...]
+    sizes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything a back end needs.
+
+    Args:
+        weights: (offset, function that gives the packed array) of every constant.
+    """
+
+    name: str
+    signature: Signature
+    functions: Mapping[str, Function]
+    memory: MemoryPlan
+    weights: tuple[tuple[int, Callable[[], np.ndarray]], ...]
+
+    def weights_block(self) -> np.ndarray:
+        """The bytes of all weights: uint8[weights_bytes]."""
+        block = np.zeros(self.memory.weights_bytes, np.uint8)
+        for offset, pack in self.weights:
+            data = np.ascontiguousarray(pack()).reshape(-1).view(np.uint8)
+            block[offset : offset + data.size] = data
+        return block
+
+
+# Offsets in one block are 64-bit integers, and no computer has more memory.
+_LARGEST_BLOCK = 1 << 46
+
+
+def largest_size(program: Program) -> int:
+    """The power of two up to which every named size may grow without an overflow anywhere."""
+    blocks = [program.memory.state_bytes, program.memory.arena_bytes]
+    blocks += [t.bytes for _, t in program.signature.inputs + program.signature.outputs]
+    limit = 1 << 40
+    while limit > 1:
+        values = dict.fromkeys(program.signature.sizes, limit)
+        if all(evaluate(b, values) <= _LARGEST_BLOCK for b in blocks):
+            break
+        limit //= 2
+    return limit

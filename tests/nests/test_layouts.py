@@ -1,0 +1,82 @@
+"""Layouts: pack and unpack, and which ones are row-major after all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nncc.ir.index import var
+from nncc.ir.layout import blocked, is_row_major, pack, padded, physical_index, unpack
+from nncc.ir.nests import Layout
+
+D = [var(f"d{k}") for k in range(4)]
+
+
+def weights(shape, lanes, group):
+    """[m // lanes, c // group, r, s, m % lanes, c % group]"""
+    m, c, r, s = shape
+    return Layout(
+        (D[0] // lanes, D[1] // group, D[2], D[3], D[0] % lanes, D[1] % group),
+        (-(-m // lanes), -(-c // group), r, s, lanes, group),
+        0,
+    )
+
+
+@st.composite
+def cases(draw):
+    shape = tuple(draw(st.integers(1, 9)) for _ in range(4))
+    kind = draw(st.sampled_from(["blocked", "padded", "weights", "skewed"]))
+    block = draw(st.sampled_from([1, 2, 4]))
+    if kind == "blocked":
+        return shape, blocked(shape, draw(st.integers(0, 3)), block)
+    if kind == "padded":
+        return shape, padded(shape, block, 0)
+    if kind == "weights":
+        return shape, weights(shape, draw(st.sampled_from([2, 4])), draw(st.sampled_from([2, 4])))
+    return shape, Layout(
+        (D[1], D[0] + D[3], D[2], D[3]), (shape[1], shape[0] + shape[3], shape[2], shape[3])
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_pack_puts_every_element_where_the_layout_says(case):
+    shape, layout = case
+    array = np.arange(1, np.prod(shape) + 1, dtype=np.int32).reshape(shape)
+    physical = pack(array, layout)
+    assert physical.shape == layout.extents
+    for index in np.ndindex(*shape):
+        assert physical[physical_index(layout, index)] == array[index]
+    assert np.count_nonzero(physical) == array.size
+    np.testing.assert_array_equal(unpack(physical, layout, shape), array)
+    is_same = physical.size == array.size and (physical.reshape(-1) == array.reshape(-1)).all()
+    if is_row_major(layout, shape):
+        assert is_same
+
+
+def test_row_major_in_disguise():
+    n = var("N")
+    assert is_row_major(blocked((n, 64, 1, 1), 1, 16), (n, 64, 1, 1))
+    assert is_row_major(blocked((n, 16, 1, 1), 1, 16), (n, 16, 1, 1))
+    assert is_row_major(padded((n, 64), 16), (n, 64))
+    assert not is_row_major(blocked((n, 60, 1, 1), 1, 16), (n, 60, 1, 1))
+    assert not is_row_major(blocked((n, 64, 2, 1), 1, 16), (n, 64, 2, 1))
+    assert not is_row_major(padded((n, 60), 16), (n, 60))
+
+
+@pytest.mark.parametrize("extent", [64, 60])
+def test_symbolic_sizes(extent):
+    n = var("N")
+    layout = blocked((n, extent, 3), 1, 16)
+    array = np.random.default_rng(0).random((2, extent, 3))
+    physical = pack(array, layout, {"N": 2})
+    assert physical.shape == (2, 4, 3, 16)
+    np.testing.assert_array_equal(unpack(physical, layout, array.shape, {"N": 2}), array)
+
+
+def test_divisions_cancel():
+    layout = blocked((var("N"), 64, 7), 1, 16)
+    m, v, e = var("m"), var("v"), var("e")
+    assert physical_index(layout, (0, 16 * m + v, e), {"v": (0, 15)}) == (0, m, e, v)
