@@ -1,10 +1,10 @@
 """A compiled model's outside: what a back end needs besides the Loops functions.
 
 `main` and `reset` are Loops functions whose buffers are, in this order: the inputs, the outputs,
-and then `weights`, `state` and `arena`, three blocks of bytes. `reset` writes the first state.
+and then three blocks of bytes: weights, state and arena. `reset` writes the first state.
 
-    main(image, logits, weights, state, arena; N)
-    reset(weights, state; N)
+    main(image, logits, nncc.weights, nncc.state, nncc.arena; N)
+    reset(nncc.weights, nncc.state; N)
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from nncc.ir.loops import Function
 from nncc.ir.types import TensorType
 
 MAIN, RESET = "main", "reset"
-WEIGHTS, STATE, ARENA = "weights", "state", "arena"
+# The names of the blocks; no input or output of a model is called so.
+WEIGHTS, STATE, ARENA = "nncc.weights", "nncc.state", "nncc.arena"
+BLOCKS = {"weights": WEIGHTS, "state": STATE, "arena": ARENA}
 
-# Of every block in `weights`, `state` and `arena`, and of these themselves.
+# Of every block, and of every tensor in it.
 ALIGNMENT = 64
 
 

@@ -17,9 +17,7 @@ _STORAGE = {
     "name": Field(str),
     "above": Field(str, ""),
     "bytes": Field(int, 0, minimum=1),
-    "detect": Field(
-        str, "", allowed=("cache1", "cache2", "cache3", "memory", "registers")
-    ),
+    "detect": Field(str, "", allowed=("cache1", "cache2", "cache3", "memory", "registers")),
     "line_bytes": Field(int, 64, minimum=1),
     "banks": Field(int, 1, minimum=1),
     "instances": Field(int, 1, minimum=1),
@@ -66,7 +64,8 @@ def storages(tables: list[Table], register_bytes: int, where: Where) -> tuple[St
         if values["above"]:
             _known(values["above"], found, place, "above")
         elif found:
-            raise place.error(f"{place.name('above')} is missing: what is {values['name']} filled from?")
+            what = f"what is {values['name']} filled from?"
+            raise place.error(f"{place.name('above')} is missing: {what}")
         detected = values.pop("detect")
         if detected == "registers":
             values["bytes"] = register_bytes
@@ -85,6 +84,7 @@ def storages(tables: list[Table], register_bytes: int, where: Where) -> tuple[St
 def spatials(
     tables: list[Table], storage: tuple[Storage, ...], where: Where
 ) -> tuple[Spatial, ...]:
+    """The fan-out below memories."""
     found = []
     for place, values in _each(tables, _SPATIAL, where, "spatial"):
         _known(values["below"], storage, place, "below")
@@ -93,6 +93,7 @@ def spatials(
 
 
 def links(tables: list[Table], storage: tuple[Storage, ...], where: Where) -> tuple[Link, ...]:
+    """Ways between memories."""
     found = []
     for place, values in _each(tables, _LINK, where, "link"):
         _known(values["source"], storage, place, "source")
@@ -101,9 +102,7 @@ def links(tables: list[Table], storage: tuple[Storage, ...], where: Where) -> tu
     return tuple(found)
 
 
-def operations(
-    tables: list[Table], features: frozenset[str], where: Where
-) -> dict[str, Operation]:
+def operations(tables: list[Table], features: frozenset[str], where: Where) -> dict[str, Operation]:
     """The operations whose features the machine has, in the order of the file."""
     found: dict[str, Operation] = {}
     for place, values in _each(tables, _OPERATION, where, "operation"):

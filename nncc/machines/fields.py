@@ -55,9 +55,7 @@ def read(table: Mapping[str, Any], fields: Mapping[str, Field], where: Where) ->
     """The values of `fields` in `table`. Raises TargetError."""
     for name in table:
         if name not in fields:
-            raise where.error(
-                f"{where.name(name)} is not a field", nearest(name, fields, "fields")
-            )
+            raise where.error(f"{where.name(name)} is not a field", nearest(name, fields, "fields"))
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in table:

@@ -58,20 +58,20 @@ def load(name_or_path: str | Path, features: Iterable[str] | None = None) -> Mac
 
     Raises TargetError if there is none, or if its file or variant does not fit.
     """
+    path, variant = _find(str(name_or_path))
     chosen = None if features is None else frozenset(features)
-    return _load(str(name_or_path), chosen)
+    return _load(path, _stamp(path), variant, chosen)
 
 
 @cache
-def _load(name: str, features: frozenset[str] | None) -> Machine:
-    path, variant = _find(name)
-    table = _read_file(path)
+def _load(path: Path, stamp: int, variant: str, features: frozenset[str] | None) -> Machine:
     where = Where(str(path))
-    values = read(table, _MACHINE, where)
+    values = read(_read_file(path, stamp), _MACHINE, where)
     if values["format"] != FORMAT:
         raise where.error(f"format is {values['format']}; this nncc reads format {FORMAT}")
-    given = host.features() if features is None else features
-    return _machine(values, variant, given, where)
+    if features is None:  # a machine without variants is not the host
+        features = host.features() if values["variant"] else frozenset()
+    return _machine(values, variant, features, where)
 
 
 def list_machines() -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def list_machines() -> tuple[str, ...]:
 
 
 def _variants(path: Path) -> tuple[str, ...]:
-    return tuple(v["name"] for v in _read_file(path).get("variant", ()))
+    return tuple(v["name"] for v in _read_file(path, _stamp(path)).get("variant", ()))
 
 
 def _find(name: str) -> tuple[Path, str]:
@@ -100,8 +100,13 @@ def _find(name: str) -> tuple[Path, str]:
     return _FOLDER / f"{family}.toml", variant
 
 
+def _stamp(path: Path) -> int:
+    """Changes with the file: what was read of it is kept for as long as it stays the same."""
+    return path.stat().st_mtime_ns
+
+
 @cache
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, stamp: int) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -142,13 +147,12 @@ def _machine(
 def _variant(
     tables: list[dict[str, Any]], name: str, features: frozenset[str], where: Where
 ) -> dict[str, Any]:
-    variants = [
-        read(t, _VARIANT, Where(where.file, f"variant[{i}]")) for i, t in enumerate(tables)
-    ]
+    variants = [read(t, _VARIANT, Where(where.file, f"variant[{i}]")) for i, t in enumerate(tables)]
     if not name:
         fitting = [v for v in variants if features.issuperset(v["needs"])]
         if not fitting:
-            raise where.error("no variant fits: " + "; ".join(_lacking(v, features) for v in variants))
+            reasons = "; ".join(_lacking(v, features) for v in variants)
+            raise where.error(f"no variant fits: {reasons}")
         return fitting[0]
     chosen = next(v for v in variants if v["name"] == name)
     if not features.issuperset(chosen["needs"]):

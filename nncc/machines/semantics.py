@@ -1,32 +1,44 @@
-"""The meaning of a machine operation, from the text of a small nest."""
+"""The meaning of a machine operation: a small nest in the nncc language."""
 
 from __future__ import annotations
 
-import re
+from functools import cache
 
-from nncc.ir.expr import Const, Load, apply, cast
-from nncc.ir.index import var
-from nncc.ir.nests import Access, Dim, Nest, Param, Statement
-from nncc.ir.types import DTYPES, TensorType, i32
+from nncc.diagnostics import FrontendError
+from nncc.ir.nests import Nest
 from nncc.machines.fields import Where
 
 
 def parse_semantics(text: str, where: Where) -> Nest:
-    """The nest of an operation. Raises TargetError."""
-    # INTERIM: replaced by nncc.ir.text
-    name = re.search(r"nest (\w+)", text).group(1)
-    params = []
-    for role, p, dt, shape in re.findall(r"(out|in) (\w+): (\w+)\[([\d,]*)\]", text):
-        params.append(Param(p, TensorType(DTYPES[dt], tuple(int(x) for x in shape.split(",") if x)), role))
-    dims = tuple(Dim(d, 0, int(h)) for d, h in re.findall(r"(\w+) in 0\.\.(\d+)", text))
-    ix = [tuple(var(d) for d in re.search(rf"\b{p.name}\[([\w,]*)\](?!,| [a-z]+\w*:)", text[text.index("acc:"):]).group(1).split(",") if d) for p in params]
-    y, a, b = params
-    la, lb = Load(a.name, ix[1], a.type.dtype), Load(b.name, ix[2], b.type.dtype)
-    if "cast" in text:
-        ea = cast(i32, la)
-        if "128" in text:
-            ea = apply("add", ea, Const(128, i32))
-        value = apply("mul", ea, cast(i32, lb))
-    else:
-        value = apply("mul", la, lb)
-    return Nest(name, (), tuple(params), (Statement("acc", dims, (Access(y.name, ix[0]),), "sum", (value,)),))
+    """The nest of an operation: one reduction that folds into its first parameter.
+
+    Raises TargetError with the place in the text and what a nest of an operation must have.
+    """
+    try:
+        nest = _parsed(text)
+    except FrontendError as error:
+        raise where.error(f"{where.name('semantics')}: {error.render()}") from error
+    problem = _problem(nest)
+    if problem:
+        raise where.error(f"{where.name('semantics')}: {problem}")
+    return nest
+
+
+@cache
+def _parsed(text: str) -> Nest:
+    from nncc.ir.text import parse_nest  # builds the parser of the language: only when needed
+
+    return parse_nest(text.strip(), file="semantics")
+
+
+def _problem(nest: Nest) -> str:
+    """What keeps a nest from being the meaning of an operation; "" if nothing does."""
+    if not nest.params or nest.params[0].role != "out":
+        return "the first parameter must be the accumulator (out)"
+    if any(p.role != "in" for p in nest.params[1:]):
+        return "every parameter but the first must be an input (in)"
+    if not all(p.type.is_static for p in nest.params):
+        return "operands have literal sizes"
+    if len(nest.statements) != 1 or nest.statements[0].combine == "=":
+        return "there must be one statement, a reduction into the accumulator"
+    return ""

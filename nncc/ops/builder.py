@@ -45,10 +45,12 @@ class GraphBuilder:
         self._values: dict[str, np.ndarray] = {}
         self._reserved: set[str] = set()
 
-    def input(self, name: str, type: TensorType) -> None:
-        """A further input of the graph."""
+    def input(self, name: str, type: TensorType, value: np.ndarray | None = None) -> None:
+        """A further input of the graph; of a region perhaps one whose value is known."""
         self.inputs.append(name)
         self.types[name] = type
+        if value is not None:
+            self._values[name] = value
 
     def add(self, node: Node, types: tuple[TensorType, ...] | None = None) -> None:
         """A further node; its outputs' types are inferred unless they are given.

@@ -3,7 +3,7 @@
     evaluate(Node("Relu", ("x",), ("y",)), [np.array([-1.0, 2.0], np.float32)])   ->  ([0, 2],)
 
 An op with a numpy `reference` is computed by it; any other by `onnx.reference`. Nodes with
-regions or callees need a module: see `Evaluator`.
+regions or callees need a module: `interpret` runs those.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nncc.ir.graph import AttrValue, Node
+from nncc.ir.graph import AttrValue, Module, Node
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import DType
 from nncc.ops.table import Op, get
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
+
+    from nncc.ir.interpreter.graph import Run
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -107,3 +109,10 @@ def onnx_attr(value: AttrValue) -> Any:
 
         return numpy_helper.from_array(value.array)
     return int(value) if isinstance(value, bool) else value
+
+
+def interpret(module: Module, inputs: Mapping[str, np.ndarray], **options: Any) -> Run:
+    """One call of a module's graph by the references: `nncc.ir.interpreter.graph.interpret`."""
+    from nncc.ir.interpreter import graph
+
+    return graph.interpret(module, inputs, evaluate, **options)

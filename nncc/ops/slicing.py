@@ -260,7 +260,9 @@ def _sample_concat(d: Draw) -> Sample:
 op(
     "Concat", "x* -> y", since=13, doc="The operands one after the other along one axis.",
     attrs={"axis": AttrDecl("int", required=True)}, infer=_infer_concat, nest=_concat_nest,
-    shape_rule=lambda site: np.concatenate([c for c in site.constants if c is not None]),
+    shape_rule=lambda site: np.concatenate(
+        [c for c in site.constants if c is not None], axis=site.attr("axis")
+    ),
     traits={"view"}, sample=sample(_sample_concat),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncc.diagnostics import nearest
+from nncc.ir.nests import Param
 from nncc.ir.types import TensorType
 from nncc.ops.table import AttrDecl, Site, op
 
@@ -36,24 +37,23 @@ def _infer_call(site: Site) -> Sequence[TensorType]:
     if name not in site.nests:
         raise site.error(f"there is no nest '{name}'", nearest(name, site.nests, "nests"))
     nest = site.nests[name]
-    if len(nest.inputs) != len(site.inputs):
-        raise site.error(f"{len(site.inputs)} inputs for a nest of {len(nest.inputs)}")
-    for param, given in zip(nest.inputs, site.inputs, strict=True):
-        assert given is not None
-        if not _is_same_data(param.type, given):
-            raise site.error(f"parameter {param.name} is {param.type}, given {given}")
-    types = tuple(p.type for p in nest.outputs)
+    _check_bytes(site, "input", nest.inputs, site.inputs)
     if not site.outputs:
-        return types
-    for param, given in zip(nest.outputs, site.outputs, strict=True):
-        if not _is_same_data(param.type, given):
-            raise site.error(f"parameter {param.name} is {param.type}, the value is {given}")
+        return tuple(p.type for p in nest.outputs)
+    _check_bytes(site, "output", nest.outputs, site.outputs)
     return site.outputs
 
 
-def _is_same_data(formal: TensorType, given: TensorType) -> bool:
-    """Whether a value can be the parameter: a nest may see its axes merged, never other data."""
-    return formal.dtype is given.dtype and formal.elements == given.elements
+def _check_bytes(
+    site: Site, what: str, params: Sequence[Param], given: Sequence[TensorType | None]
+) -> None:
+    """Parameters have the dtype and the elements of their values, perhaps on fewer axes."""
+    if len(params) != len(given):
+        raise site.error(f"{len(given)} {what}s for a nest of {len(params)}")
+    for param, type in zip(params, given, strict=True):
+        formal = (param.type.dtype, param.type.elements)
+        if type is None or formal != (type.dtype, type.elements):
+            raise site.error(f"{what} {param.name} is {param.type} in the nest, given {type}")
 
 
 op(

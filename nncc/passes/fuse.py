@@ -15,9 +15,8 @@ from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import variables
 from nncc.ir.nests import ASSIGN, Nest, Statement
 from nncc.machines.machine import Machine
-from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
-from nncc.passes.group_nest import as_region, node_nests
+from nncc.passes.group_nest import as_region, has_nest, node_nests
 from nncc.passes.nest_parts import full_axes, plain
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class Fuse(Pass):
 
     def run(self, module: Module, target: Machine) -> Module:
         graph = module.graph
-        if not any(_is_groupable(module, n) for n in graph.nodes):
+        if not any(has_nest(module, n) for n in graph.nodes):
             return module
         grouper = _Grouper(module)
         groups = grouper.groups(self.enable)
@@ -61,14 +60,6 @@ class Fuse(Pass):
         kept = {o for n in nodes for o in n.outputs} | set(graph.inputs)
         types = {name: t for name, t in graph.types.items() if name in kept}
         return module.with_graph(replace(graph, nodes=tuple(nodes), types=types))
-
-
-def _is_groupable(module: Module, node: Node) -> bool:
-    """Whether the node is an op with a loop nest that does something."""
-    if node.op in module.definitions:
-        return True
-    declared = TABLE.get(node.op)
-    return declared is not None and declared.nest is not None and "alias" not in declared.traits
 
 
 @dataclass(frozen=True)
@@ -94,9 +85,16 @@ class _Part:
         if self.pointwise is None:
             return False
         target = self.pointwise.targets[0]
-        same = self.nest.param(value).type.shape == self.nest.param(target.tensor).type.shape
-        return same and all(
-            x.indices == target.indices and x.other is None for x in self.loads_of(value)
+        shape = self.nest.param(value).type.shape
+        if shape != self.nest.param(target.tensor).type.shape:
+            return False
+        return all(
+            x.other is None
+            and all(
+                i == j or extent == 1
+                for i, j, extent in zip(x.indices, target.indices, shape, strict=True)
+            )
+            for x in self.loads_of(value)
         )
 
     def reads_once(self, value: str) -> bool:
@@ -139,7 +137,7 @@ class _Grouper:
         self.parts: dict[int, _Part] = {}
         self.position = {id(n): k for k, n in enumerate(self.graph.nodes)}
         for k, n in enumerate(self.graph.nodes):
-            if _is_groupable(module, n):
+            if has_nest(module, n):
                 region = as_region(self.graph, n, module)
                 same = {i: i for i in region.inputs}
                 self.parts[k] = _part(node_nests(module, region, same)[0])

@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nncc.diagnostics import PassError
-from nncc.ir.expr import loads
+from nncc.ir.definition import instantiate
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import variables
 from nncc.ir.nests import ASSIGN, Combine, Item, Nest, Param, Scan, Statement
+from nncc.ir.types import TensorType
 from nncc.ops.builder import GraphBuilder
-from nncc.ops.table import Site, bind, get
+from nncc.ops.table import TABLE, Site, bind, get
 from nncc.passes.nest_inline import inlined
 from nncc.passes.nest_parts import fresh, map_statements, renamed, sizes_of, tensors_of
 from nncc.passes.nest_rewrite import (
-    main_statement,
     with_accumulators,
     with_aligned_dims,
     without_unit_dims,
@@ -47,6 +47,17 @@ class GroupNest:
         return dict(zip(names, (*self.inputs, *self.outputs), strict=True))
 
 
+def has_nest(module: Module, node: Node) -> bool:
+    """Whether a node becomes a nest: a group, a user's definition, an op that computes something.
+
+    Views that keep the row-major order do not: their output is their input's buffer.
+    """
+    if node.op == "Group" or node.op in module.definitions:  # a group is what its region is
+        return True
+    declared = TABLE.get(node.op)
+    return declared is not None and declared.nest is not None and "alias" not in declared.traits
+
+
 def as_region(graph: Graph, node: Node, module: Module) -> Graph:
     """The body of a group; any other node as a body of its own."""
     if node.regions and node.op == "Group":  # the one op whose meaning is just its region
@@ -57,18 +68,30 @@ def as_region(graph: Graph, node: Node, module: Module) -> Graph:
     return Graph(node.name, inputs, outputs, (node,), types)
 
 
-def _type(graph: Graph, module: Module, name: str):  # type: ignore[no-untyped-def]
+def _type(graph: Graph, module: Module, name: str) -> TensorType:
     return graph.types[name] if name in graph.types else module.symbols[name].type
 
 
 def op_nest(module: Module, site: Site) -> Nest:
-    """The nest of one op. Raises PassError if it has none."""
-    nest = get(site.node).nest
+    """The nest of one op or of a user's definition. Raises PassError if it has none."""
+    node = site.node
+    if node.op in module.definitions:
+        types = tuple(t for t in site.inputs if t is not None)
+        return instantiate(module.definitions[node.op], types, node.attrs)
+    nest = get(node).nest
     if nest is None:
-        raise PassError(
-            f"{site.node.op} is no loop nest", site.node.location, "legalize decomposes such ops"
-        )
+        raise PassError(f"{node.op} is no loop nest", node.location, "legalize decomposes such ops")
     return nest(site)
+
+
+def formal_names(module: Module, node: Node) -> Mapping[str, str]:
+    """The node's values by the names of the parameters of its nest."""
+    if node.op not in module.definitions:
+        return bind(node)
+    params = [p for p in module.definitions[node.op].params if p.role != "local"]
+    formals = [p.name for role in ("in", "out") for p in params if p.role == role]
+    pairs = zip(formals, (*node.inputs, *node.outputs), strict=True)
+    return {formal: value for formal, value in pairs if value}
 
 
 def node_nests(module: Module, region: Graph, outer: Mapping[str, str]) -> tuple[Nest, ...]:
@@ -86,7 +109,8 @@ def node_nests(module: Module, region: Graph, outer: Mapping[str, str]) -> tuple
     for node in region.nodes:
         outputs = tuple(region.types[o] for o in node.outputs if o)
         nest = op_nest(module, replace(builder.site(node), outputs=outputs))
-        names = _bound(module, node, nest)
+        formal = formal_names(module, node)
+        names = {p.name: formal[p.name] for p in nest.params if p.role != "local"}
         prefix = next(o for o in node.outputs if o)
         local = {p.name: f"{prefix}.{p.name}" for p in nest.locals}
         found.append(renamed(nest, names | local))
@@ -95,19 +119,14 @@ def node_nests(module: Module, region: Graph, outer: Mapping[str, str]) -> tuple
     return tuple(found)
 
 
-def _bound(module: Module, node: Node, nest: Nest) -> dict[str, str]:
-    """The value of each parameter of the node's nest."""
-    names = bind(node)
-    return {p.name: names[p.name] for p in nest.params if p.role != "local"}
-
-
 def group_nest(module: Module, graph: Graph, node: Node) -> GroupNest:
     """The simplified nest of a group, or of a single op, of `graph`.
 
     Raises PassError if an op has no nest.
     """
     region = as_region(graph, node, module)
-    outer = dict(zip(region.inputs, dict.fromkeys(i for i in node.inputs if i), strict=True))
+    given = node.inputs if node.op == "Group" else region.inputs
+    outer = dict(zip(region.inputs, given, strict=True))
     nests = node_nests(module, region, outer)
     nest = concatenated(region, nests)
     nest = with_accumulators(inlined(nest))
@@ -197,11 +216,6 @@ def _canonical_names(nest: Nest, region: Graph, lead: int, module: Module) -> di
     return names
 
 
-def formal_names(module: Module, node: Node) -> Mapping[str, str]:
-    """The node's values by the names of the op's formal operands."""
-    return bind(node)
-
-
 def _used_sizes(nest: Nest, module: Module) -> tuple[str, ...]:
     """The named sizes that the nest needs, in the order of the module's signature."""
     used = {v for p in nest.params for extent in p.type.shape for v in variables(extent)}
@@ -237,6 +251,3 @@ def _nest_name(node: Node) -> str:
     letters = (c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in node.name)
     name = "".join(letters).strip("_.") or "nest"
     return name if not name[0].isdigit() else f"n{name}"
-
-
-__all__ = ["GroupNest", "group_nest", "loads", "main_statement", "node_nests"]

@@ -10,9 +10,8 @@ from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.nests import Nest, Param
 from nncc.ir.verify_nests import verify_nest
 from nncc.machines.machine import Machine
-from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
-from nncc.passes.group_nest import GroupNest, group_nest
+from nncc.passes.group_nest import GroupNest, group_nest, has_nest
 from nncc.passes.nest_axes import with_merged_dims
 from nncc.passes.nest_parts import fresh
 
@@ -35,7 +34,7 @@ class Lower(Pass):
         known: dict[Nest, str] = {replace(n, name=""): name for name, n in nests.items()}
         nodes: list[Node] = []
         for node in module.graph.nodes:
-            if not _has_nest(module, node):
+            if not has_nest(module, node):
                 nodes.append(node)
                 continue
             found = with_layouts(group_nest(module, module.graph, node), module.graph)
@@ -58,13 +57,6 @@ class Lower(Pass):
 def fresh_name(hint: str, nests: Mapping[str, Nest]) -> str:
     """A name for a nest like `hint` that no nest has yet."""
     return hint if hint not in nests else fresh(f"{hint}_", set(nests) | {f"{hint}_"})
-
-
-def _has_nest(module: Module, node: Node) -> bool:
-    if node.op == "Group" or node.op in module.definitions:  # Group: its region is what it does
-        return True
-    declared = TABLE.get(node.op)
-    return declared is not None and declared.nest is not None and "alias" not in declared.traits
 
 
 def with_layouts(found: GroupNest, graph: Graph) -> GroupNest:

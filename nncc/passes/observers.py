@@ -27,12 +27,12 @@ class VerifyEach(Observer):
     """
 
     def begin(self, module: Module, steps: Sequence[Pass]) -> None:
-        from nncc.ir.verify import verify
+        from nncc.ops.verify import verify
 
         verify(module)
 
     def after(self, step: Pass, module: Module) -> None:
-        from nncc.ir.verify import verify
+        from nncc.ops.verify import verify
 
         try:
             verify(module)

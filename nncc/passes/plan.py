@@ -18,6 +18,7 @@ from nncc.ir.packing import pack
 from nncc.ir.program import (
     ALIGNMENT,
     ARENA,
+    BLOCKS,
     MAIN,
     RESET,
     STATE,
@@ -255,7 +256,7 @@ class Planner:
         if home in self.outputs:
             return View(_output(self.module.graph, self.outputs[home]))
         placement = self.memory.of(home)
-        return View(placement.space, placement.offset) if placement else View(home)
+        return View(BLOCKS[placement.space], placement.offset) if placement else View(home)
 
     def copy(self, to: View, source: View, size: Size) -> Call:
         return Call(COPY, (source, to), (size,))

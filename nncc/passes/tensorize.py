@@ -125,10 +125,11 @@ def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
 def _assignments(
     operation: Operation, statement: Statement
 ) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Ways to map the operation's dimensions to the statement's."""
+    """Ways to map the operation's dimensions to the statement's; none for a scalar operation."""
     ours = [d.name for d in operation.semantics.statements[-1].dims]
     for chosen in permutations([d.name for d in statement.dims], len(ours)):
-        yield tuple(zip(ours, chosen, strict=True))
+        if chosen:
+            yield tuple(zip(ours, chosen, strict=True))
 
 
 def _contraction(
@@ -309,21 +310,24 @@ def _shares_weights(c: Contraction, dim: str) -> bool:
 
 
 def _reduction_bands(c: Contraction) -> list[Band]:
-    """Loops over the reduction: kernel taps outside, channels inside, the last unrolled."""
+    """Loops over the reduction in the order in which packed weights lie in memory.
+
+    Blocks of channels outside, then kernel taps, each a loop of its own, then the channels of a
+    block, the last ones unrolled.
+    """
     names = list(c.statement.reduction_dims)
     grouped = c.group[0] if c.group else None
     channel = grouped or _channel(c, names)
-    bands = [Band(n, 1, "serial", ()) for n in names if n != channel]
+    taps = [Band(n, 1, "serial", ()) for n in names if n != channel]
     if channel is None:
-        return bands
+        return taps
     step = c.group[1] if c.group else 1
     block = _block(c, channel)
-    extent = c.dim(channel).extent
-    if block > step and extent != block:
-        bands.append(Band(channel, block, "serial", ()))
-    bands.append(Band(channel, UNROLL * step, "serial", ()))
-    bands.append(Band(channel, step, "unroll", ()))
-    return bands
+    blocks: list[Band] = []
+    if block > step and c.dim(channel).extent != block:
+        blocks = [Band(channel, block, "serial", ())]
+    inner = [Band(channel, UNROLL * step, "serial", ()), Band(channel, step, "unroll", ())]
+    return blocks + taps + inner
 
 
 def _channel(c: Contraction, names: list[str]) -> str | None:

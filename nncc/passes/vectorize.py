@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -167,21 +167,35 @@ class _Builder:
         self, shared: list[Dim], statements: tuple[Statement, ...]
     ) -> str | None:
         """A dimension that all statements can run in lanes together."""
+        names = {d.name for d in shared}
+        registers = {
+            p.name for p in self.nest.locals if all(d.name in names for d in self._dims_of(p.name))
+        }
+        outputs = [t for s in statements for t in s.targets if t.tensor not in registers]
         for d in reversed(shared):
-            if self.lanes > 1 and d.extent != 1 and all(self._runs_in_lanes(s, d) for s in statements):
-                outputs = [t for s in statements for t in s.targets]
-                if any(self._stride(t, d.name) == 1 for t in outputs):
-                    return d.name
+            if self.lanes == 1 or d.extent == 1:
+                continue
+            if all(self._runs_in_lanes(s, d, registers) for s in statements) and any(
+                self._stride(t, d.name) == 1 for t in outputs
+            ):
+                return d.name
         return None
 
-    def _runs_in_lanes(self, s: Statement, d: Dim) -> bool:
-        """Whether lanes over `d` read neighbours or one value, and no border depends on them."""
+    def _runs_in_lanes(
+        self, s: Statement, d: Dim, registers: Set[str] = frozenset()
+    ) -> bool:
+        """Whether lanes over `d` read neighbours or one value, and no border depends on them.
+
+        Tensors in `registers` hold a value for each lane, wherever `d` stands in their subscripts.
+        """
         if any(d.name in variables(g.condition) for g in guards(self.nest, s)):
             return False
         for v in s.values:
             if any(isinstance(x, Value) and d.name in variables(x.size) for x in walk(v)):
                 return False
-        return all(self._stride(a, d.name) in (0, 1) for a in _accesses((s,)))
+        return all(
+            a.tensor in registers or self._stride(a, d.name) in (0, 1) for a in _accesses((s,))
+        )
 
     def _vectorizes(self, s: Statement, d: Dim) -> bool:
         if self.lanes == 1 or d.extent == 1 or not self._runs_in_lanes(s, d):

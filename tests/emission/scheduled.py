@@ -68,7 +68,9 @@ def check(
 ) -> Function:
     """Emits `nest` under its schedule and asserts that it computes what the nest means."""
     function = emit_nest(nest, machine.operations)
-    verify_functions({function.name: function}, machine.operations)
+    verify_functions(
+        {function.name: function}, {k: o.semantics for k, o in machine.operations.items()}
+    )
     actual = run_loops(nest, function, inputs, sizes, machine)
     for name, expected in interpret_nest(nest, inputs, sizes).items():
         assert_close(actual[name], expected, f"{nest.name}.{name}", rtol=1e-4)

@@ -41,7 +41,7 @@ class Walker:
                 self.walk(node.body, ranges, path)
 
     def band(self, band, ranges, path):
-        below = {leaf for leaf in leaves(band.body)}
+        below = set(leaves(band.body))
         lo = min(ranges[s][band.dim][0] for s in below)
         hi = max(ranges[s][band.dim][1] for s in below)
         for at in range(lo, hi, band.step):

@@ -38,11 +38,7 @@ def conv(m=4, c=3, e=5, f=5, r=3, s=3, stride=1, dilation=1, pad=1, height=None,
             param("w", (m, c, r, s)),
             param("y", (m, e, f), "out"),
         ),
-        (
-            statement(
-                "acc", dims(m=m, e=e, f=f, c=c, r=r, s=s), ("y", vm, ve, vf), "sum", value
-            ),
-        ),
+        (statement("acc", dims(m=m, e=e, f=f, c=c, r=r, s=s), ("y", vm, ve, vf), "sum", value),),
     )
 
 

@@ -61,7 +61,7 @@ def exhaustive(nest, capacity):
 @pytest.mark.parametrize("nest, capacity", SMALL, ids=range(len(SMALL)))
 def test_within_five_percent_of_exhaustive_search(nest, capacity):
     choice = choose_tiles(nest, NPU, memory={"scratchpad": capacity})
-    tile = {d: s for d, s in choice.loops}
+    tile = dict(choice.loops)
     assert level_bytes(nest, tile) <= capacity
     assert moved(nest, choice.loops) <= 1.05 * exhaustive(nest, capacity)
 
@@ -79,7 +79,9 @@ def test_traffic_respects_the_lower_bound_of_matrix_products():
 def test_what_fits_is_not_tiled():
     choice = choose_tiles(matmul(8, 8, 8), NPU)
     assert choice.loops == ()
-    assert choice.reason.startswith("scratchpad: whole: 768 B of 32 KiB (y 256 B, a 256 B, b 256 B)")
+    assert choice.reason.startswith(
+        "scratchpad: whole: 768 B of 32 KiB (y 256 B, a 256 B, b 256 B)"
+    )
 
 
 def test_levels_nest_and_keep_the_inner_tile():
@@ -111,7 +113,7 @@ def test_errors_name_what_is_known():
     assert "did you mean 'm'?" in error.value.help
     with pytest.raises(PassError, match="has no memory 'scratch'"):
         choose_tiles(matmul(), NPU, levels=["scratch"])
-    with pytest.raises(PassError, match="the smallest tile needs 2 KiB, scratchpad has 1.95 KiB"):
+    with pytest.raises(PassError, match=r"the smallest tile needs 2 KiB, scratchpad has 1\.95 KiB"):
         choose_tiles(
             matmul(64, 64, 64), NPU, inner={"m": 16, "n": 16, "k": 8}, memory={"scratchpad": 2000}
         )

@@ -147,7 +147,7 @@ def test_bytes_count_the_dtype():
 
 def test_sizes_need_numbers():
     nest = fused()
-    with pytest.raises(PassError, match="n in 0..N is not a number"):
+    with pytest.raises(PassError, match=r"n in 0\.\.N is not a number"):
         predict(nest, (("n", 1),))
     loads = {t.tensor: t.loads for t in predict(nest, (("n", 1),), sizes={"N": 7})}
     assert loads["x"] == 21

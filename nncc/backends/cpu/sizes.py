@@ -70,6 +70,10 @@ class Sizes:
         self._depths[name] = len(self.scopes) - 1
         (self._nonnegative.add if nonnegative else self._nonnegative.discard)(name)
 
+    def value_of(self, name: str) -> str:
+        """The operand of a bound variable."""
+        return self._names[name]
+
     def add_buffer(self, buffer: Buffer, pointer: str) -> None:
         """Makes a buffer known. Sub-byte elements have no address and are refused earlier."""
         step: Size = buffer.dtype.bits // 8

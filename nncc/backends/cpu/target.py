@@ -39,6 +39,11 @@ def host_triple() -> str:
     return str(llvm.get_process_triple())
 
 
+def code_version() -> str:
+    """What the same text may compile differently with: LLVM and the level of code generation."""
+    return f"LLVM {llvm.llvm_version_info} O{CODEGEN_LEVEL}"
+
+
 def feature_text(features: frozenset[str]) -> str:
     """`+avx2,+fma,…`: the features of a machine that LLVM knows on this architecture.
 

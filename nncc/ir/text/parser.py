@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
 from nncc.diagnostics import FrontendError, Location
-from nncc.ir.text.expected import describe
+from nncc.ir.text.expected import describe, describe_character
 from nncc.ir.text.syntax import Problem
 from nncc.ir.text.transformer import ToSyntax
 
@@ -20,6 +22,7 @@ T = TypeVar("T")
 
 @cache
 def _lark() -> Lark:
+    """The parser; its tables, which take most of a second to make, are kept in a cache file."""
     grammar = (files(__package__) / "grammar.lark").read_text("utf-8")
     return Lark(
         grammar,
@@ -27,7 +30,19 @@ def _lark() -> Lark:
         start=["module", "definition", "nest", "function"],
         transformer=ToSyntax(),
         maybe_placeholders=True,
+        cache=_cache_file(),
     )
+
+
+def _cache_file() -> str | bool:
+    """Where lark keeps the tables (it checks that they belong to this grammar); False: nowhere."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(root) / "nncc"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return str(folder / "grammar.lark.pickle")
 
 
 def read(text: str, start: str, file: str, build: Callable[[Any], T]) -> T:
@@ -35,22 +50,22 @@ def read(text: str, start: str, file: str, build: Callable[[Any], T]) -> T:
 
     Raises FrontendError.
     """
-    with _reported(text, file):
+    with _reported(text, start, file):
         return build(_lark().parse(text, start=start))
 
 
 @contextmanager
-def _reported(text: str, file: str) -> Iterator[None]:
+def _reported(text: str, start: str, file: str) -> Iterator[None]:
     try:
         yield
     except Problem as p:
         raise _error(text, file, p.at, p.message, p.help) from None
     except UnexpectedToken as u:
-        message, help = describe(u)
+        message, help = describe(u, _lark(), text, start)
         raise _error(text, file, u.token, message, help) from None
     except UnexpectedCharacters as u:
         at = Token("", u.char, u.pos_in_stream, u.line, u.column)
-        raise _error(text, file, at, f"unexpected {u.char!r}") from None
+        raise _error(text, file, at, describe_character(u)) from None
     except RecursionError:
         raise FrontendError("the text is nested too deeply", Location(file)) from None
 

@@ -94,8 +94,7 @@ class GraphReader:
         attrs = self._attrs(n.attributes) if n.attributes else {}
         regions = tuple(GraphReader(self.scope, {}, self.data).read(r) for r in n.regions)
         outputs = tuple(self._define(v) for v in n.outputs)
-        at = n.outputs[0].name if n.outputs else n.op
-        location = Location(self.data.file, at.line or 0, at.column or 0, n.source)
+        location = Location(self.data.file, n.op.line or 0, n.op.column or 0, n.source)
         return Node(str(n.op), inputs, outputs, attrs, regions, location)
 
     def _attrs(self, attributes: tuple[s.AttributeText, ...]) -> dict[str, AttrValue]:

@@ -409,7 +409,7 @@ class LeafWriter:
         place: Place,
         scope: Scope,
     ) -> Expr:
-        """Operand `position` with the lanes of its type, repeated to fill the accumulator's."""
+        """Operand `position` with the lanes of its type."""
         param = operation.semantics.params[position]
         lanes = 1
         for extent in param.type.static_shape:
@@ -429,13 +429,7 @@ class LeafWriter:
                 e = self.value(load, inner, scope)
             else:
                 e = self._block_load(load, lanes, place, scope)
-        total = _operand_lanes(operation, position)
-        if e.lanes == total:
-            return e
-        key = ("broadcast", e, total)
-        return scope.known(key) or scope.name(
-            key, self.fresh(f"{load.tensor}_b"), broadcast(e, total)
-        )
+        return e
 
     def _block_load(self, load: Load, lanes: int, place: Place, scope: Scope) -> Expr:
         """`lanes` neighbours in the order of memory, from the bases of the pieces on."""
@@ -452,14 +446,6 @@ def _dims_of(operation: Operation, position: int) -> tuple[str, ...]:
     else:
         indices = next(x for x in loads(statement.values[0]) if x.tensor == name).indices
     return tuple(str(i) for i in indices)
-
-
-def _operand_lanes(operation: Operation, position: int) -> int:
-    """Lanes of an operand's register: the accumulator's, times the neighbours of a group."""
-    params = operation.semantics.params
-    lanes = params[0].type.static_shape[0]
-    groups = max((p.type.static_shape[1] for p in params if p.type.rank == 2), default=1)
-    return lanes if position == 0 or groups == 1 else lanes * groups
 
 
 def _spread(e: Expr, lanes: int) -> Expr:

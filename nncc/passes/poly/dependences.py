@@ -48,8 +48,6 @@ class Dependence:
         return f"{self.kind} {self.source} -> {self.sink} through {self.tensor}: {self.relation}"
 
 
-
-
 @dataclass(frozen=True)
 class Texts:
     """What dependences follow from, as isl text: equal for nests that differ in names only.

@@ -28,5 +28,6 @@ def calls() -> int:
 
 
 def reset_calls() -> None:
+    """Count from 0 again."""
     global _calls
     _calls = 0

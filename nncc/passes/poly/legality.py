@@ -83,8 +83,7 @@ def problem(nest: Nest, tree: tuple[Schedule, ...], *, canonical: bool) -> Probl
     relations = Relations.of(nest, canonical)
     names = relations.names
     bodies = [
-        (names.statements[s.name], relations.time(s, order.times[s.name]))
-        for s in nest.statements
+        (names.statements[s.name], relations.time(s, order.times[s.name])) for s in nest.statements
     ]
     accesses = texts(relations)
     return Problem(
@@ -156,9 +155,7 @@ class _Checker:
         if call(pairs.is_empty):
             return
         text = call(call(pairs.coalesce).to_str)
-        yield Violation(
-            reason, d.kind, d.source, d.sink, d.tensor, text, _example(d, pairs), place
-        )
+        yield Violation(reason, d.kind, d.source, d.sink, d.tensor, text, _example(d, pairs), place)
 
 
 def _example(d: Dependence, pairs: isl.Map) -> str:

@@ -22,10 +22,12 @@ from nncc.ir.index import Atom, Element, Index, Monomial, Size, atom, elements, 
 from nncc.ir.nests import ASSIGN, Dim, Nest, Statement, walk_statements
 from nncc.passes.poly.door import call, isl
 
-_RESERVED = frozenset(
-    "and or not implies exists all mod floor ceil floord ceild min max div rat true false"
-    " infty infinity nan".split()
-)
+# fmt: off
+_RESERVED = frozenset({
+    "and", "or", "not", "implies", "exists", "all", "mod", "floor", "ceil", "floord", "ceild",
+    "min", "max", "div", "rat", "true", "false", "infty", "infinity", "nan",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def references(statement: Statement) -> Iterator[Reference]:
             if isinstance(e, Load):
                 guarded = e.other is not None
                 yield Reference(statement.name, e.tensor, e.indices, "read", guarded)
-    for e in dict.fromkeys(_elements(statement)):
-        yield Reference(statement.name, e.tensor, e.indices, "read")
+    for element in dict.fromkeys(_elements(statement)):
+        yield Reference(statement.name, element.tensor, element.indices, "read")
 
 
 def _elements(statement: Statement) -> Iterator[Element]:

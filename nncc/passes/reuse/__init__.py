@@ -10,8 +10,8 @@ next tile only elements that were not there are loaded; an element that was chan
 when the next tile does not touch it, and comes back if its sum is not complete.
 """
 
+from nncc.passes.reuse.choice import Choice, LevelChoice, choose_tiles
 from nncc.passes.reuse.operands import Operand, operands
-from nncc.passes.reuse.search import Choice, LevelChoice, choose_tiles
 from nncc.passes.reuse.traffic import Loops, Traffic, level_bytes, predict, schedule_loops
 
 __all__ = [

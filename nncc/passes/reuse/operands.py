@@ -62,13 +62,12 @@ def operands(
     found = []
     for tensor, of_tensor in accesses.items():
         param = nest.param(tensor)
-        shape = tuple(substitute(s, known) for s in param.type.shape)
-        if not all(isinstance(s, int) for s in shape):
+        extents = (substitute(s, known) for s in param.type.shape)
+        shape = tuple(s for s in extents if isinstance(s, int))
+        if len(shape) < param.type.rank:
             raise ValueError(f"{tensor}: {param.type} has sizes without a number")
         subscripts = [tuple(substitute(i, known) for i in one) for one in of_tensor]
-        axes, exact = _axes(
-            list(dict.fromkeys(subscripts)), tuple(map(int, shape)), statement  # type: ignore[arg-type]
-        )
+        axes, exact = _axes(list(dict.fromkeys(subscripts)), shape, statement)
         role = "read"
         if tensor in written:
             role = "write" if statement.combine == ASSIGN else "update"

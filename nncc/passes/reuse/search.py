@@ -1,42 +1,21 @@
-"""Choice of tile sizes and loop order for the memories of a machine.
+"""The search for the tiles and loop order of one level.
 
-    >>> choice = choose_tiles(nest, machine, inner={"f": 14, "m": 32})
-    >>> choice.loops                        # outermost first, around the register tile
-    (("m", 64), ("e", 7), ("c", 128))
-    >>> print(choice.reason)
-    l1: for c by 128: 21.9 of 24 KiB (w 16 KiB, x 4.2 KiB, t 1.7 KiB), t stays; 1.2 MiB in, …
-
-Levels are chosen from the outermost to the innermost, each inside one tile of the level around it.
-A level whose memory holds everything gets no loops. Otherwise candidates (sizes with distinct
-numbers of tiles, multiples of `inner`) are screened roughly and all at once; the best of them,
-under several loop orders, are computed exactly and improved by small steps.
+Candidates (sizes with distinct numbers of tiles, multiples of the innermost tile) are screened
+roughly and all at once; the best of them, under several loop orders, are computed exactly, their
+surroundings are screened in turn, and the winner is improved by small steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from nncc.diagnostics import PassError, nearest
-from nncc.ir.index import variables
-from nncc.ir.nests import Nest, Statement
-from nncc.machines.machine import Machine, Storage
-from nncc.passes.reuse.operands import Operand
-from nncc.passes.reuse.points import Range
+from nncc.diagnostics import PassError
+from nncc.passes.reuse.problem import Level, Problem, amount
 from nncc.passes.reuse.screen import Screen, bytes_needed
-from nncc.passes.reuse.traffic import (
-    Loops,
-    Traffic,
-    counted_operands,
-    dim_ranges,
-    ordered_statements,
-    traffic,
-)
+from nncc.passes.reuse.traffic import Loops, traffic
 
-CACHED_SHARE = 0.5  # of a cache that the model uses: the rest is for what it does not know of
 MOST_CANDIDATES = 1 << 13  # tiles screened for a level
 NEAR = 2  # sizes to either side of the best candidate that are screened again
 STARTS = 3  # innermost loops whose best candidates are followed up
@@ -44,216 +23,11 @@ EXACT = 3  # candidates that are computed exactly
 STEPS = 12  # exact evaluations spent on improving the best of them
 
 
-@dataclass(frozen=True)
-class LevelChoice:
-    """What was chosen for one memory.
-
-    Args:
-        loops: those that walk its tiles inside one tile of the level around it.
-        bytes: that its tile needs, of `capacity`.
-        traffic: between it and the memory around it, over the whole nest.
-    """
-
-    storage: str
-    above: str
-    loops: Loops
-    bytes: int
-    capacity: int
-    held: tuple[tuple[str, int], ...]
-    stays: tuple[str, ...]
-    traffic: tuple[Traffic, ...]
-
-    @property
-    def reason(self) -> str:
-        """One line for people."""
-        loops = " ".join(f"{d} by {step}" for d, step in self.loops)
-        parts = ", ".join(f"{tensor} {_amount(size)}" for tensor, size in self.held)
-        text = f"{self.storage}: {f'for {loops}' if loops else 'whole'}: "
-        text += f"{_amount(self.bytes)} of {_amount(self.capacity)} ({parts})"
-        if self.stays:
-            text += f", {', '.join(self.stays)} stay{'s' if len(self.stays) == 1 else ''}"
-        loads = sum(t.load_bytes for t in self.traffic)
-        stores = sum(t.store_bytes for t in self.traffic)
-        return f"{text}; {_amount(loads)} in, {_amount(stores)} out to {self.above}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Loops for all levels, outermost first, and what they mean for each."""
-
-    outer: Loops
-    levels: tuple[LevelChoice, ...]
-
-    @cached_property
-    def loops(self) -> Loops:
-        return (*self.outer, *(loop for level in self.levels for loop in level.loops))
-
-    @property
-    def reason(self) -> str:
-        return "\n".join(level.reason for level in self.levels)
-
-
-def choose_tiles(
-    nest: Nest,
-    machine: Machine,
-    *,
-    inner: Mapping[str, int] | None = None,
-    outer: Loops = (),
-    tile: Mapping[str, int] | None = None,
-    sizes: Mapping[str, int] | None = None,
-    memory: Mapping[str, int] | None = None,
-    levels: Sequence[str] | None = None,
-    statement: str | None = None,
-) -> Choice:
-    """Loops around the innermost tile of a nest, for every memory between it and the outermost.
-
-    Args:
-        inner: the tile that the caller handles (of registers); tiles are multiples of it.
-        outer: loops that the caller puts outside of all others; dimensions whose extent is a
-            named size without a number are added to them.
-        tile: tile sizes that are given, for the outermost level that is tiled.
-        sizes: numbers for named sizes; any other counts as 1 (traffic is for each image).
-        memory: bytes to use of a memory, instead of what the machine has (half of a cache).
-        levels: the memories to choose for (default: all but the outermost and innermost).
-        statement: the one to tile (default: the one with the most dimensions). The others are
-            taken to run in its tiles.
-
-    Raises PassError for unknown names, and if not even `inner` fits a managed memory.
-    """
-    names = tuple(levels) if levels is not None else tuple(s.name for s in machine.storage[1:-1])
-    return _choose(
-        replace(nest, name="", schedule=None),
-        tuple(_levels(machine, names, memory or {})),
-        tuple(sorted((inner or {}).items())),
-        outer,
-        tuple(sorted((tile or {}).items())),
-        tuple(sorted((sizes or {}).items())),
-        statement,
-    )
-
-
-@dataclass(frozen=True)
-class _Level:
-    name: str
-    above: Storage
-    capacity: int
-    managed: bool
-
-    @property
-    def rates(self) -> tuple[float, float]:
-        return self.above.read_bytes_per_cycle or 1.0, self.above.write_bytes_per_cycle or 1.0
-
-
-def _levels(machine: Machine, names: Iterable[str], memory: Mapping[str, int]) -> Iterator[_Level]:
-    known = {s.name: s for s in machine.storage}
-    for name in (*names, *memory):
-        if name not in known:
-            help = nearest(name, known, "memories")
-            raise PassError(f"{machine.name} has no memory '{name}'", help=help)
-    for position, storage in enumerate(machine.storage):
-        if storage.name not in names:
-            continue
-        share = 1.0 if storage.managed else CACHED_SHARE
-        capacity = memory.get(storage.name, int(storage.bytes * share))
-        above = known[storage.above] if storage.above else machine.storage[max(0, position - 1)]
-        yield _Level(storage.name, above, capacity, storage.managed)
-
-
-@lru_cache(maxsize=1024)
-def _choose(
-    nest: Nest,
-    levels: tuple[_Level, ...],
-    inner: tuple[tuple[str, int], ...],
-    outer: Loops,
-    tile: tuple[tuple[str, int], ...],
-    sizes: tuple[tuple[str, int], ...],
-    statement: str | None,
-) -> Choice:
-    numbers = dict.fromkeys(nest.sizes, 1) | dict(sizes)
-    main = ordered_statements(nest, statement)[0]
-    own = {d.name for d in main.dims}
-    for name, _ in (*inner, *outer, *tile):
-        if name not in own:
-            help = nearest(name, own, "dimensions")
-            raise PassError(f"statement {main.name} has no dimension '{name}'", help=help)
-    outer = (*_symbolic(main, dict(inner), outer, numbers, sizes), *outer)
-    problem = _Problem(nest, main, numbers, dict(inner), outer)
-    given = dict(tile)
-    chosen: list[LevelChoice] = []
-    loops = outer
-    for level in levels:
-        found = _Search(problem, level, loops, given).run()
-        if found:
-            given = {}
-        loops = (*loops, *found)
-        chosen.append(problem.report(level, found, loops))
-    return Choice(outer, tuple(chosen))
-
-
-def _symbolic(
-    main: Statement,
-    inner: Mapping[str, int],
-    outer: Loops,
-    numbers: Mapping[str, int],
-    sizes: tuple[tuple[str, int], ...],
-) -> Loops:
-    """Loops over dimensions whose extent is not known."""
-    unknown = numbers.keys() - dict(sizes).keys()
-    return tuple(
-        (d.name, inner.get(d.name, 1))
-        for d in main.dims
-        if variables(d.extent) & unknown and d.name not in dict(outer)
-    )
-
-
-class _Problem:
-    """The nest in numbers."""
-
-    def __init__(
-        self,
-        nest: Nest,
-        main: Statement,
-        sizes: Mapping[str, int],
-        inner: Mapping[str, int],
-        outer: Loops,
-    ) -> None:
-        self.members: list[tuple[Operand, dict[str, Range]]] = counted_operands(
-            nest, sizes, main.name
-        )
-        self.ranges = dim_ranges(nest, main, sizes)
-        self.inner = {d: inner.get(d, 1) for d in self.ranges}
-
-    def box(self, loops: Loops) -> dict[str, int]:
-        """Sides of the first tile below `loops`."""
-        sides = {d: max(1, hi - lo) for d, (lo, hi) in self.ranges.items()}
-        for d, step in loops:
-            sides[d] = min(sides[d], step)
-        return sides
-
-    def held(self, loops: Loops) -> tuple[tuple[str, int], ...]:
-        """Bytes of each operand in one tile below `loops`."""
-        tile = {d: float(side) for d, side in self.box(loops).items()}
-        return tuple(
-            (operand.tensor, int(bytes_needed([(operand, ranges)], tile)))
-            for operand, ranges in self.members
-        )
-
-    def report(self, level: _Level, found: Loops, loops: Loops) -> LevelChoice:
-        held = self.held(loops)
-        innermost = next((d for d, _ in reversed(found)), None)
-        stays = tuple(o.tensor for o, _ in self.members if innermost and innermost not in o.dims)
-        moved = tuple(traffic(o, loops, ranges) for o, ranges in self.members)
-        total = sum(size for _, size in held)
-        return LevelChoice(
-            level.name, level.above.name, found, total, level.capacity, held, stays, moved
-        )
-
-
-class _Search:
+class Search:
     """Tiles and order of one level inside the first tile of the loops around it."""
 
     def __init__(
-        self, problem: _Problem, level: _Level, around: Loops, given: Mapping[str, int]
+        self, problem: Problem, level: Level, around: Loops, given: Mapping[str, int]
     ) -> None:
         self.problem = problem
         self.level = level
@@ -275,8 +49,8 @@ class _Search:
         if self.bytes(smallest) > self.level.capacity:
             if self.level.managed:
                 raise PassError(
-                    f"the smallest tile needs {_amount(self.bytes(smallest))}, {self.level.name} "
-                    f"has {_amount(self.level.capacity)}",
+                    f"the smallest tile needs {amount(self.bytes(smallest))}, {self.level.name} "
+                    f"has {amount(self.level.capacity)}",
                     help="choose smaller tiles, or a larger memory",
                 )
             return self.loops(self.fixed, list(self.fixed))
@@ -332,7 +106,7 @@ class _Search:
         return list(dict.fromkeys(loops for _, loops in (*best, *rest)))
 
     def candidates(self) -> dict[str, list[int]]:
-        """Sizes for each dimension: one for each number of tiles, thinned to what can be screened."""
+        """Sizes for each dimension, thinned to what can be screened."""
         sizes = {d: self.sizes_of(d) for d in self.box}
         while _count(sizes) > MOST_CANDIDATES:
             longest = max(sizes, key=lambda d: len(sizes[d]))
@@ -446,13 +220,3 @@ def _thinned(sizes: list[int]) -> list[int]:
             kept.append(size)
     result = [*kept, sizes[-1]]
     return result if len(result) < len(sizes) else sizes[::2] + sizes[-1:]
-
-
-def _amount(size: int) -> str:
-    """Bytes for people: `36 KiB`."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    raise AssertionError

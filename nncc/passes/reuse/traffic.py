@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from nncc.diagnostics import PassError
 from nncc.ir.index import substitute
@@ -205,16 +206,14 @@ def _axis_sums(axis: Axis, loops: Loops, ranges: tuple[Range, ...]) -> Sums:
         at_first = [mask(_descend(state, inner, last=False)) for state in states]
         at_last = [mask(_descend(state, inner, last=True)) for state in states]
         first.append(sum(m.bit_count() for m in at_first))
-        wrapped.append(
-            sum((a & b).bit_count() for a, b in zip(at_first, at_last, strict=True))
-        )
+        wrapped.append(sum((a & b).bit_count() for a, b in zip(at_first, at_last, strict=True)))
         if j == len(loops):
             break
         inner = inner[1:]
         children_of = [_children(state, places[j], steps[j]) for state in states]
         now = both = 0
         for children in children_of:
-            for before, after in zip(children, children[1:], strict=False):
+            for before, after in pairwise(children):
                 new = mask(_descend(after, inner, last=False))
                 now += new.bit_count()
                 both += (new & mask(_descend(before, inner, last=True))).bit_count()

@@ -1,0 +1,73 @@
+"""Compiled objects kept on disk, found by what they were made from.
+
+The folder is `$NNCC_CACHE`, else `$XDG_CACHE_HOME/nncc`, else `~/.cache/nncc`; `NNCC_CACHE=0`
+switches the cache off. A file is the sha256 of the object and then the object: a file that was
+damaged is not used. Files are written beside and renamed, so that writers do not disturb each
+other. A folder that cannot be written is no error: the object is then made again each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_DIGEST_BYTES = 32
+
+
+def folder() -> Path | None:
+    """Where objects are kept; None if the cache is off."""
+    chosen = os.environ.get("NNCC_CACHE", "")
+    if chosen == "0":
+        return None
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "nncc"
+
+
+def key(*parts: str) -> str:
+    """The name of an object made from these texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def cached(name: str, make: Callable[[], bytes]) -> bytes:
+    """The object of that name, made by `make()` if it is not kept."""
+    base = folder()
+    if base is None:
+        return make()
+    path = base / f"{name}.o"
+    if (found := _read(path)) is not None:
+        return found
+    made = make()
+    with suppress(OSError):
+        _write(path, made)
+    return made
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".new")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

@@ -1,0 +1,161 @@
+"""Quantization: a float graph becomes an integer program, calibrated by data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from nncc.diagnostics import PassError
+from nncc.ir.graph import Module, Node
+from nncc.machines.machine import Machine
+from nncc.passes.base import Pass
+from nncc.passes.dce import remove_dead
+from nncc.passes.quantization import rules
+from nncc.passes.quantization.calibration import batches, ranges, run_graph
+from nncc.passes.quantization.integers import IntegerGraph, NoIntegerForm
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What quantization did.
+
+    Args:
+        integer: names of the nodes that are done in integers.
+        floats: names of the nodes that stayed in floats, with the reason.
+        sqnr: for each float output, 10*log10(sum y² / sum (y - y')²) in dB on the calibration
+            data, y from the float graph and y' from the integer graph.
+        synthetic: there were no data; inputs were random.
+    """
+
+    integer: tuple[str, ...]
+    floats: tuple[tuple[str, str], ...]
+    sqnr: Mapping[str, float]
+    synthetic: bool
+
+    def __str__(self) -> str:
+        source = "random inputs: accuracy is not assured" if self.synthetic else "given data"
+        lines = [
+            f"{len(self.integer)} nodes in integers, {len(self.floats)} in floats, by {source}"
+        ]
+        lines += [f"  float: {name}: {reason}" for name, reason in self.floats]
+        lines += [f"  {name}: SQNR {value:.1f} dB" for name, value in self.sqnr.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Replaces float ops by integer ops, with ranges of activations from calibration data.
+
+        y = Conv(x, w, b)              xq = QuantizeLinear(x, sx, zx)
+        r = Relu(y)             →      acc = IntConv(xq, w.q, b.q) {pad_value=zx}
+                                       rq = Requantize(acc, m, s) {z=…, lo=…, hi=…}
+                                       r = DequantizeLinear(rq, sr, zr)
+
+    Activations are int8 with a zero point, weights int8 in -127..127 by output channel, biases
+    int32. Clamps are part of the rescaling before them, other functions of one value become
+    tables. What has no integer form stays in floats and is reported. Accumulators are shown to
+    fit into 32 bits. Runs best after `fold`, which merges normalizations into weights.
+
+    Args:
+        bits: of weights and activations; 8.
+        calibrator: `minmax`, or `percentile`, which leaves out the rarest values.
+        percentile: percent of the values that the range must hold.
+        floats: names of nodes that stay in floats.
+        calib: calibration arrays by input name, axis 0 = samples; None: random inputs, with a
+            warning.
+        on_report: is given the Report.
+    """
+
+    name: ClassVar[str] = "quantize"
+    bits: int = 8
+    calibrator: Literal["minmax", "percentile"] = "minmax"
+    percentile: float = 99.99
+    floats: tuple[str, ...] = ()
+    calib: Mapping[str, np.ndarray] | None = field(default=None, compare=False, repr=False)
+    on_report: Callable[[Report], None] | None = field(default=None, compare=False, repr=False)
+
+    def run(self, module: Module, target: Machine | None = None) -> Module:
+        if self.bits != 8:
+            raise PassError(f"bits={self.bits} is not supported", help="bits=8 is")
+        if not 50 < self.percentile <= 100:
+            raise PassError(f"percentile={self.percentile} is not in 50..100")
+        _refuse_bad_weights(module)
+        data = batches(module, self.calib)
+        found, expected = ranges(module, data, self.calibrator, self.percentile)
+        result, report = _convert(module, IntegerGraph(module, found), set(self.floats))
+        given = [run_graph(result, batch) for batch in data]
+        sqnr = {
+            o: _sqnr([e[o] for e in expected], [g[o] for g in given])
+            for o in module.graph.outputs
+            if o in expected[0] and expected[0][o].dtype.kind == "f"
+        }
+        report = replace(report, sqnr=sqnr, synthetic=self.calib is None)
+        log.info("%s", report)
+        if self.on_report is not None:
+            self.on_report(report)
+        return result
+
+
+def _refuse_bad_weights(module: Module) -> None:
+    from nncc.passes.quantization.scales import check_finite
+
+    for name, symbol in module.symbols.items():
+        if symbol.type.dtype.is_float:
+            check_finite(name, symbol.data.array)
+
+
+def _convert(module: Module, graph: IntegerGraph, excluded: set[str]) -> tuple[Module, Report]:
+    integer: list[str] = []
+    floats: list[tuple[str, str]] = []
+    for node in module.graph.nodes:
+        if id(node) in graph.done:
+            integer.append(node.name)
+            continue
+        graph.at(node)
+        reason = "" if _is_float(node, module) else "-"
+        if not reason:
+            reason = "it was asked for" if node.name in excluded else _try(node, graph)
+        if not reason:
+            integer.append(node.name)
+            continue
+        if reason != "-":
+            floats.append((node.name, reason))
+        for name in node.inputs:
+            graph.floats(name)
+        types = tuple(module.graph.types[o] for o in node.outputs if o)
+        graph.builder.add(node, types if node.op in module.definitions else None)
+    for name in (*module.graph.outputs, *(v for _, v in module.graph.updates)):
+        graph.floats(name)
+    built = graph.builder.graph(module.graph.name, module.graph.outputs)
+    built = replace(built, updates=module.graph.updates)
+    result = remove_dead(replace(module, graph=built, symbols=graph.builder.symbols))
+    return result, Report(tuple(integer), tuple(floats), {}, False)
+
+
+def _is_float(node: Node, module: Module) -> bool:
+    """Whether the node computes float32 values (shapes and indices are integers anyway)."""
+    return any(module.type_of(o).dtype.name == "f32" for o in node.outputs if o)
+
+
+def _try(node: Node, graph: IntegerGraph) -> str:
+    """Does the node in integers; the reason if that is not possible."""
+    try:
+        rules.apply(node, graph)
+    except NoIntegerForm as e:
+        return str(e)
+    return ""
+
+
+def _sqnr(expected: list[np.ndarray], given: list[np.ndarray]) -> float:
+    signal = sum(float(np.square(e, dtype=np.float64).sum()) for e in expected)
+    noise = sum(
+        float(np.square(e.astype(np.float64) - g).sum())
+        for e, g in zip(expected, given, strict=True)
+    )
+    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))

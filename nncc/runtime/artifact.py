@@ -1,0 +1,196 @@
+"""Compiled models as folders: a manifest and the files that it lists.
+
+    manifest.json    what the model is, what it needs, and the sha256 of every other file
+    weights.bin      all constants, packed, each at a multiple of 64 bytes
+    …                code and texts, as the back end wants
+
+A folder is written under another name beside its place and then renamed: it is there completely
+or not at all. `open_artifact` checks format, version and hashes; nothing is executed before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncc.diagnostics import Location, TargetError
+from nncc.ir.program import Signature
+from nncc.ir.types import DTYPES, TensorType
+from nncc.runtime.sizes import from_json, to_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS_FILE = "weights.bin"
+
+Content = bytes | str | np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that was opened and checked: its folder and what its manifest says."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file of the artifact."""
+        return (self.folder / name).read_bytes()
+
+    def weights(self) -> np.ndarray[Any, Any]:
+        """The weights as uint8, mapped from the file: pages are read when they are used."""
+        path = self.folder / WEIGHTS_FILE
+        if path.stat().st_size == 0:  # an empty file cannot be mapped
+            return np.zeros(0, np.uint8)
+        return np.memmap(path, np.uint8, "r")
+
+    def signature(self) -> Signature:
+        """Names, types and sizes of the model. Raises TargetError if the manifest is wrong."""
+        try:
+            data = self.manifest["signature"]
+            return Signature(
+                _tensors(data["inputs"]), _tensors(data["outputs"]), tuple(data["sizes"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TargetError(f"the manifest's signature is wrong: {error}") from error
+
+
+def write_artifact(
+    folder: str | Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, Content],
+    *,
+    version: str,
+) -> None:
+    """Writes a new artifact; an artifact that was in its place is replaced.
+
+    Args:
+        manifest: what it shall say; format, version and hashes are added.
+        files: contents by name.
+        version: of nncc.
+
+    Raises TargetError if there is something else in its place, or if it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty(folder):
+        raise TargetError(
+            "there is something here that is no artifact of nncc; it stays",
+            Location(str(folder)),
+            help="name another folder",
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            _fill(beside, manifest, files, version)
+            beside.chmod(0o755)
+            _replace(folder, beside)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise TargetError(f"cannot write the artifact: {error}", Location(str(folder))) from error
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _fill(
+    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Content], version: str
+) -> None:
+    hashes: dict[str, str] = {}
+    for name, content in files.items():
+        data = content.encode() if isinstance(content, str) else memoryview(content)
+        (folder / name).write_bytes(data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    full = {"format": FORMAT, "nncc": version, **manifest, "files": hashes}
+    (folder / MANIFEST).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace(folder: Path, beside: Path) -> None:
+    """Puts a folder in the place of another; a directory cannot be renamed over a full one."""
+    if not folder.exists():
+        os.rename(beside, folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+    os.rename(folder, old / "artifact")
+    os.rename(beside, folder)
+    shutil.rmtree(old)
+
+
+def open_artifact(folder: str | Path, *, version: str) -> Artifact:
+    """Reads the manifest and checks everything that it promises.
+
+    Raises TargetError if this is no artifact, if another version of nncc wrote it, or if a file
+    is missing or is not what was written.
+    """
+    folder = Path(folder)
+    where = Location(str(folder))
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TargetError("this is no artifact: it has no manifest", where) from error
+    except ValueError as error:
+        raise TargetError(f"the manifest cannot be read: {error}", where) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise TargetError("the manifest lists no files", where)
+    if manifest.get("format") != FORMAT or manifest.get("nncc") != version:
+        raise TargetError(
+            f"the artifact has format {manifest.get('format')} and was written by nncc "
+            f"{manifest.get('nncc')}; this is format {FORMAT} and nncc {version}",
+            where,
+            help="compile the model again",
+        )
+    for name, expected in manifest["files"].items():
+        if Path(name).name != name:
+            raise TargetError(f"the manifest names a file outside of the artifact: {name}", where)
+        _check_file(folder / name, expected)
+    return Artifact(folder, manifest)
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TargetError("a file of the artifact is missing", Location(str(path))) from error
+    if found != expected:
+        raise TargetError(
+            "the file is not what was written: its sha256 differs",
+            Location(str(path)),
+            help="compile the model again",
+        )
+
+
+def signature_json(signature: Signature) -> dict[str, Any]:
+    """A signature as the manifest holds it."""
+
+    def tensors(named: tuple[tuple[str, TensorType], ...]) -> list[Any]:
+        return [
+            {"name": n, "dtype": t.dtype.name, "shape": [to_json(e) for e in t.shape]}
+            for n, t in named
+        ]
+
+    return {
+        "inputs": tensors(signature.inputs),
+        "outputs": tensors(signature.outputs),
+        "sizes": list(signature.sizes),
+    }
+
+
+def _tensors(data: Any) -> tuple[tuple[str, TensorType], ...]:
+    return tuple(
+        (
+            str(d["name"]),
+            TensorType(DTYPES[d["dtype"]], tuple(from_json(e) for e in d["shape"])),
+        )
+        for d in data
+    )
