@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Union
 
+import numpy as np
+
 from nncc.ir.index import Size
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.types import DType, boolean
@@ -52,7 +54,10 @@ def _held(value: bool | int | float, dtype: DType) -> bool | int | float:
         return bool(value)
     if dtype.is_integer:
         return int(value)
-    return float(value) if dtype.bits == 64 else float(dtype.numpy.type(value))
+    if dtype.bits == 64:
+        return float(value)
+    with np.errstate(over="ignore"):  # too large a number becomes infinite
+        return float(dtype.numpy.type(value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
                bound again while it is visible. Loop variables and sizes occur in `Size`
                expressions only, values and registers in expressions only.
     Types      Operands of scalar functions have the dtypes and lanes that the function's rule
-               asks; a load or store has its buffer's dtype and rank; a condition is a scalar
-               bool; a machine operation has its record's operands.
+               asks; a load or store has its buffer's dtype and rank, and a count only if it has
+               several lanes; a condition is a scalar bool; a machine operation has its record's
+               operands.
     Registers  `Assign` sets a visible `Declare`d register to a value of the same type. A body of
                a parallel loop assigns no register from outside of it.
     Loops      Steps are positive. An unrolled loop has literal bounds, given the unrolled loops
@@ -159,9 +160,7 @@ class _Verifier:
             if s.kind == "unroll":
                 lo, hi = substitute(s.lo, self.literals), substitute(s.hi, self.literals)
                 if not isinstance(lo, int) or not isinstance(hi, int):
-                    self.fail(
-                        f"the bounds {lo}..{hi} of unrolled loop '{s.variable}' are not literal"
-                    )
+                    self.fail(f"unrolled loop '{s.variable}' goes over {lo}..{hi}, not literals")
                     return
                 # later iterations have the same types; bounds inside may use the variable
                 self.literals[s.variable] = lo
@@ -182,9 +181,7 @@ class _Verifier:
         if s.name not in self.registers:
             self.fail(f"'{s.name}' is assigned but is no register here")
         if s.name in self.fixed:
-            self.fail(
-                f"register '{s.name}' is assigned inside of a parallel loop around which it lives"
-            )
+            self.fail(f"a parallel loop assigns register '{s.name}' from outside of it")
         if self.type(s.value) != self.values[s.name]:
             self.fail(f"register '{s.name}' is assigned a value of another type")
 
@@ -252,6 +249,8 @@ class _Verifier:
         if lanes > 1 and not indices:
             self.fail(f"'{name}' has no dimension for a vector")
         if count is not None:
+            if lanes == 1:
+                self.fail(f"an access of '{name}' has a count, but one lane")
             self.size(count, f"the count of an access of '{name}'")
 
     def type(self, e: Expr) -> Type:

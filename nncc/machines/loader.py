@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nncc.diagnostics import Location, TargetError, nearest
+from nncc.ir.types import DTYPES
 from nncc.machines import description, host
 from nncc.machines.fields import Field, Where, read
 from nncc.machines.machine import Machine
@@ -39,7 +40,9 @@ _MACHINE = {
     "link": Field("tables", []),
     "operation": Field("tables", []),
     "variant": Field("tables", []),
+    "supports": Field("tables", []),
 }
+_SUPPORTS = {"op": Field(str), "dtypes": Field(list, allowed=tuple(DTYPES))}
 _VARIANT = {
     "name": Field(str),
     "vector_bytes": Field(int, minimum=1),
@@ -141,7 +144,15 @@ def _machine(
         doc=values["doc"],
         spatial=description.spatials(values["spatial"], storage, where),
         links=description.links(values["link"], storage, where),
+        supports=_supports(values["supports"], where),
     )
+
+
+def _supports(tables: list[dict[str, Any]], where: Where) -> dict[str, tuple[str, ...]]:
+    entries = [
+        read(t, _SUPPORTS, Where(where.file, f"supports[{i}]")) for i, t in enumerate(tables)
+    ]
+    return {e["op"]: e["dtypes"] for e in entries}
 
 
 def _variant(

@@ -106,6 +106,9 @@ class Machine:
         backend: the package of `nncc.backends` that emits its programs.
         features: what this instance of the machine has (for the CPU: detected).
         variant: which member of a family this is (for the CPU: `avx512`, `avx2`, …).
+        supports: op → dtypes of its operands and results with which the machine computes it; `*`
+            stands for every op that is not named. Empty: whatever is a loop nest. What is not
+            supported, `legalize` decomposes, places on the host or refuses.
         spatial: fan-out of the storage tree; `links`: ways for data beside the tree.
     """
 
@@ -122,6 +125,7 @@ class Machine:
     doc: str = ""
     spatial: tuple[Spatial, ...] = ()
     links: tuple[Link, ...] = ()
+    supports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def memory(self, name: str) -> Storage:
         """Raises KeyError if the machine has none of that name."""

@@ -20,7 +20,7 @@ from nncc.ir.graph import Graph, Node, Symbol
 from nncc.ir.nests import Nest
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import TensorType
-from nncc.ops.table import Site, get
+from nncc.ops.table import Site, get, shape_value
 
 # Tensors up to this size are looked into during inference; shapes and axes are far smaller.
 KNOWN_ELEMENTS = 4096
@@ -57,17 +57,12 @@ class GraphBuilder:
 
         Raises VerifyError if inference refuses the node.
         """
+        site = self.site(node)
         if types is None:
-            site = self.site(node)
-            declared = get(node)
-            types = tuple(declared.infer(site))
-            if declared.shape_rule is not None and all(
-                value is not None or not name
-                for name, value in zip(node.inputs, site.constants, strict=True)
-            ):
-                value = declared.shape_rule(site)
-                if value is not None:
-                    self._values[node.outputs[0]] = value
+            types = tuple(get(node).infer(site))
+        value = shape_value(site)
+        if value is not None:
+            self._values[node.outputs[0]] = value
         self.nodes.append(node)
         self.types.update((o, t) for o, t in zip(node.outputs, types, strict=False) if o)
 

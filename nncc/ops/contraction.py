@@ -7,7 +7,7 @@ Rows, columns and the reduced axis are n, m, k; batches are g.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from nncc.ir.index import Index, Size
 from nncc.ir.nests import Nest
 from nncc.ir.types import DTYPES, DType, TensorType, i32
 from nncc.ops.inference import FLOATS, broadcast, one_dtype, require
+from nncc.ops.integer import accumulator_bound, coarse_bound, largest_distance
 from nncc.ops.notation import Notation, Scalar, broadcast_indices, cast, const
 from nncc.ops.samples import Draw, sample
 from nncc.ops.table import AttrDecl, Sample, Site, op
@@ -174,6 +175,9 @@ def _infer_int_matmul(site: Site) -> Sequence[TensorType]:
     a, b = require(site, "a", dtypes="i8 u8"), require(site, "b", dtypes="i8 u8")
     if site.attr("transB") and b.rank < 2:
         raise site.error(f"transB needs a matrix, b is {b}")
+    for name, type in (("za", a), ("zb", b)):
+        if not type.dtype.limits[0] <= site.attr(name) <= type.dtype.limits[1]:
+            raise site.error(f"{name}={site.attr(name)} is no value of {type.dtype}")
     shape = _product_shape(site, a.shape, _swap(b.shape, site.attr("transB")))
     bias = site.optional("bias")
     if bias is not None:
@@ -197,6 +201,20 @@ def _int_matmul_nest(site: Site) -> Nest:
     start = bias.at(broadcast_indices(bias.shape, where)) if bias else const(0, i32)
     notation.reduce("sum", y.at(where), value, over, start)
     return notation.build()
+
+
+def _int_matmul_accumulator(site: Site, array: Callable[[str], np.ndarray | None]) -> int:
+    """Coarsely by the number of terms; by the weights themselves where that is not enough."""
+    a, b = site.input("a"), site.input("b")
+    za, zb, bias = site.attr("za"), site.attr("zb"), array("bias")
+    if not isinstance(a.shape[-1], int):
+        raise site.error(f"the summed size {a.shape[-1]} must be a number")
+    reach = [largest_distance(t.dtype.limits, z) for t, z in ((a, za), (b, zb))]
+    bound = coarse_bound(a.shape[-1], reach[0], reach[1], bias)
+    if bound < 1 << 31 or (w := array("b")) is None or w.ndim != 2 or zb:
+        return bound
+    filters = w if site.attr("transB") else w.T
+    return accumulator_bound(filters, bias, za, a.dtype.limits)
 
 
 def _shifted(x: Scalar, zero_point: int, dtype: DType) -> Scalar:
@@ -223,7 +241,7 @@ def _sample_int_matmul(d: Draw) -> Sample:
     transposed = len(b) > 1 and d.flag()
     b = (*b[:-2], b[-1], b[-2]) if transposed else b
     bias = d.ints(b[-2:-1] if transposed else b[-1:], "i32", -500, 500)
-    attrs = {"za": d.whole(-50, 50), "zb": d.choice(0, 3), "transB": transposed}
+    attrs = {"za": d.whole(0, 50), "zb": d.choice(0, 3), "transB": transposed}
     operands = (d.ints(a, d.choice("i8", "u8"), -128, 255), d.ints(b, "i8", -127, 127))
     return Sample((*operands, bias if len(b) > 1 and d.flag() else None), attrs)
 
@@ -238,5 +256,6 @@ op(
         "transB": AttrDecl("bool", False),
     },
     infer=_infer_int_matmul, nest=_int_matmul_nest, reference=_int_matmul_reference,
+    accumulator=_int_matmul_accumulator,
     traits={"contraction"}, sample=sample(_sample_int_matmul),
 )  # fmt: skip

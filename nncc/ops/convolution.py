@@ -9,7 +9,8 @@ Groups iterate over the group `g` and the channels in it, so that every index st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from nncc.ir.index import Index, Size
 from nncc.ir.nests import Nest
 from nncc.ir.types import DTYPES, TensorType, i32
 from nncc.ops.inference import FLOATS, one_dtype, require, window_extent
+from nncc.ops.integer import accumulator_bound, coarse_bound, largest_distance
 from nncc.ops.notation import Handle, Notation, cast, const
 from nncc.ops.samples import Draw, sample
 from nncc.ops.table import AttrDecl, Sample, Site, op
@@ -200,11 +202,25 @@ op(
 
 
 def _infer_int_conv(site: Site) -> Sequence[TensorType]:
-    require(site, "x", dtypes="i8 u8")
+    x = require(site, "x", dtypes="i8 u8")
     require(site, "w", dtypes="i8")
     if site.optional("b") is not None:
         require(site, "b", dtypes="i32")
+    for name in ("zx", "pad_value"):
+        value = site.attr(name)
+        if value is not None and not x.dtype.limits[0] <= value <= x.dtype.limits[1]:
+            raise site.error(f"{name}={value} is no value of {x.dtype}")
     return (TensorType(i32, _conv_shape(site)),)
+
+
+def _int_conv_accumulator(site: Site, array: Callable[[str], np.ndarray | None]) -> int:
+    """Coarsely by the number of taps; by the weights themselves where that is not enough."""
+    limits = site.input("x").dtype.limits
+    bias, taps = array("b"), math.prod(site.input("w").static_shape[1:])
+    bound = coarse_bound(taps, largest_distance(limits, site.attr("zx")), 128, bias)
+    if bound < 1 << 31 or (w := array("w")) is None:
+        return bound
+    return accumulator_bound(w, bias, site.attr("zx"), limits)
 
 
 def _int_conv_reference(
@@ -245,5 +261,6 @@ op(
         "pad_value": AttrDecl("int", doc="what padding holds; absent: zx"),
     },
     infer=_infer_int_conv, nest=_conv_nest, reference=_int_conv_reference,
+    accumulator=_int_conv_accumulator,
     traits={"contraction"}, sample=sample(_sample_int_conv),
 )  # fmt: skip

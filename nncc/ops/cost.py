@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from nncc.ir.expr import Apply, Load, loads, walk
+from nncc.ir.expr import Apply, loads, walk
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import Size, evaluate, product
 from nncc.ir.nests import Nest, Statement

@@ -131,7 +131,10 @@ _unary("Cos", 22, "The cosine of x", lambda x: call("cos", x))
 _unary("Floor", 13, "x rounded down", lambda x: call("floor", x))
 _unary("Ceil", 13, "x rounded up", lambda x: call("ceil", x))
 _unary("Round", 22, "x rounded to the nearest integer, half to even", lambda x: call("round", x))
-_unary("Softplus", 22, "log(exp(x) + 1)", lambda x: call("log", call("exp", x) + 1.0))
+_unary(
+    "Softplus", 22, "log(exp(x) + 1), computed so that no large x overflows",
+    lambda x: maximum(x, 0.0) + call("log", call("exp", -call("abs", x)) + 1.0),
+)  # fmt: skip
 _unary(
     "HardSwish", 22, "x * max(0, min(1, x/6 + 1/2))",
     lambda x: x * maximum(minimum(x * (1 / 6) + 0.5, 1.0), 0.0), lo=-5, hi=5,

@@ -104,7 +104,8 @@ def _infer_gather_nd(site: Site) -> Sequence[TensorType]:
 def _gather_nd_nest(site: Site) -> Nest:
     notation = Notation(site)
     x, indices, y = notation.tensors("x", "indices", "y")
-    batch, depth = site.attr("batch_dims"), indices.type.static_shape[-1]
+    batch, depth = site.attr("batch_dims"), indices.shape[-1]
+    assert isinstance(depth, int), "inference refuses other index tuples"
     dims = notation.dims(" ".join(f"i{j}" for j in range(y.type.rank)))
     outer = dims[: indices.type.rank - 1]
     chosen = [_element(site, indices, (*outer, j), x.shape[batch + j]) for j in range(depth)]

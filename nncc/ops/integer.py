@@ -105,8 +105,19 @@ def accumulator_bound(
 
     It bounds every partial sum too, in any order. `w` has the output channel first.
     """
-    reach = max(abs(limits[0] - zero_point), abs(limits[1] - zero_point))
-    total = np.abs(w.astype(np.int64)).sum(axis=tuple(range(1, w.ndim))) * reach
+    per_channel = np.abs(w.astype(np.int64)).sum(axis=tuple(range(1, w.ndim)))
+    total = per_channel * largest_distance(limits, zero_point)
     if bias is not None:
         total = total + np.abs(bias.astype(np.int64))
     return int(total.max()) if total.size else 0
+
+
+def largest_distance(limits: Sequence[int], zero_point: int) -> int:
+    """The largest |x - zero_point| for x within `limits`, both included."""
+    return max(abs(limits[0] - zero_point), abs(limits[1] - zero_point))
+
+
+def coarse_bound(terms: int, a: int, b: int, bias: np.ndarray | None) -> int:
+    """The largest magnitude of a bias plus `terms` products of factors up to a and b."""
+    added = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max())
+    return terms * a * b + added

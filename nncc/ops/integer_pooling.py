@@ -8,6 +8,7 @@ The scale sx / (sy * count) differs where a window reaches over the border.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from nncc.ir.index import Size, evaluate, product, var
 from nncc.ir.nests import Nest
 from nncc.ir.types import DType, TensorType, i8, i32, i64
 from nncc.ops.inference import require
-from nncc.ops.integer import quantize_multiplier, requantize
+from nncc.ops.integer import largest_distance, quantize_multiplier, requantize
 from nncc.ops.notation import Notation, Scalar, call, cast, const, select, size_value
 from nncc.ops.pooling import (
     INCLUDE_PAD,
@@ -66,6 +67,12 @@ def _zero_point(site: Site, x: TensorType) -> int:
     return zero
 
 
+def _check_sum(site: Site, x: TensorType, count: int) -> None:
+    """The sum of `count` elements stays within int32."""
+    if count * largest_distance(x.dtype.limits, site.attr("zx")) >= 1 << 31:
+        raise site.error(f"sums of {count} elements may leave int32")
+
+
 def _check_multiplier(site: Site, m: int, s: int) -> None:
     if not 1 << 30 <= m < 1 << 31:
         raise site.error(f"the multiplier {m} is not in [2^30, 2^31)")
@@ -77,6 +84,7 @@ def _infer_pool(site: Site) -> Sequence[TensorType]:
     x = require(site, "x", dtypes="i8 u8")
     _zero_point(site, x)
     shape = pool_shape(site)
+    _check_sum(site, x, math.prod(site.attr("kernel_shape")))
     counts = distinct_counts(site)
     if tuple(site.attr("counts")) != counts:
         raise site.error(f"counts are {list(site.attr('counts'))}, windows have {list(counts)}")
@@ -155,8 +163,10 @@ def _infer_global(site: Site) -> Sequence[TensorType]:
     type = infer_global(site, "i8 u8")
     _zero_point(site, type)
     _check_multiplier(site, site.attr("m"), site.attr("s"))
-    if not isinstance(product(site.input("x").shape[2:]), int):
+    count = product(site.input("x").shape[2:])
+    if not isinstance(count, int):
         raise site.error("the spatial sizes must be known")
+    _check_sum(site, type, count)
     return (TensorType(result_type(site), type.shape),)
 
 

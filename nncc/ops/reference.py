@@ -42,8 +42,9 @@ def by_onnx(node: Node, declared: Op, inputs: Sequence[np.ndarray | None]) -> Ar
     key = tuple(sorted(node.attrs.items(), key=lambda item: item[0]))
     session = _session(node.op, declared.since, types, key, len(node.outputs))
     feeds = {f"x{k}": x for k, x in enumerate(inputs) if x is not None}
-    # a result that is a numpy scalar is a tensor of rank 0
-    return tuple(np.asarray(y) for y in session.run(None, feeds))
+    with np.errstate(all="ignore"):  # both sides of a `where` are computed
+        results = session.run(None, feeds)
+    return tuple(np.asarray(y) for y in results)  # a numpy scalar is a tensor of rank 0
 
 
 @lru_cache(maxsize=512)

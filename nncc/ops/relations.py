@@ -139,7 +139,9 @@ def _reads(nest: Nest, s: Statement, seen: frozenset[str]) -> list[_Read]:
     found: list[_Read] = []
     extents = {d.name: d.extent for d in s.dims}
     # a window of one element is no window
-    units: dict[str, Size] = {d.name: 0 for d in s.dims if d.extent == 1 and d.name not in _dims_of(s)}
+    units: dict[str, Size] = {
+        d.name: 0 for d in s.dims if d.extent == 1 and d.name not in _dims_of(s)
+    }
     for load in (x for value in s.values for x in loads(value)):
         if load.tensor in seen:
             continue

@@ -194,6 +194,8 @@ op(
 def _infer_squeeze(site: Site) -> Sequence[TensorType]:
     x = site.input("x")
     if site.optional("axes") is None:
+        if not x.is_static:
+            raise site.error(f"which axes of {x} have extent 1 is not known", "give the axes")
         gone: tuple[int, ...] = tuple(k for k, e in enumerate(x.shape) if e == 1)
     else:
         gone = axes(site, known_ints(site, "axes"), x.rank)

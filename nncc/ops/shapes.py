@@ -147,7 +147,8 @@ op(
     "Shape", "x -> y", since=15, doc="The extents of x, those of the axes start..end.",
     attrs={"start": AttrDecl("int", 0), "end": AttrDecl("int")},
     infer=lambda site: (TensorType(i64, (len(_extents(site)),)),), nest=_shape_nest,
-    shape_rule=lambda site: object_array(_extents(site)), sample=sample(_sample_shape),
+    shape_rule=lambda site: object_array(_extents(site)), traits={"of_shape"},
+    sample=sample(_sample_shape),
 )  # fmt: skip
 
 

@@ -146,6 +146,9 @@ class Op:
             of the site, whose `constants` are all known, giving an object array of `Size` for
             the output, or None. So shapes that a model computes are known at compile time.
         traits: see `TRAITS`.
+        accumulator: for ops that sum integers: the largest magnitude that a sum can reach, from the
+            site and a function that gives an input's array where it is known (of any size). The
+            verifier refuses what may leave int32.
         sample: hypothesis strategy of small random instances, as `Sample`.
         deviation: where the reference is deliberately not onnx.reference, and why.
         regions: number of bodies the op takes.
@@ -165,6 +168,7 @@ class Op:
     reference: Callable[..., tuple[np.ndarray, ...]] | None = None
     shape_rule: Callable[[Site], np.ndarray | None] | None = None
     traits: frozenset[str] = frozenset()
+    accumulator: Callable[[Site, Callable[[str], np.ndarray | None]], int] | None = None
     sample: Callable[[], SearchStrategy[Sample]] | None = None
     deviation: str = ""
     regions: int = 0
@@ -185,6 +189,7 @@ TRAITS = {
     "elementwise": "one output element from the input elements at the same broadcast position",
     "view": "elements are renumbered, none is computed",
     "alias": "a view that keeps the row-major order: the output can be the input's buffer",
+    "of_shape": "the value follows from the shapes of the inputs alone",
     "commutative": "the operands may be exchanged",
     "contraction": "a sum of products of two operands",
     "reduction": "many input elements make one output element",
@@ -268,6 +273,20 @@ def bind(node: Node) -> dict[str, str]:
     declared = get(node)
     pairs = [*_named(declared.inputs, node.inputs), *_named(declared.outputs, node.outputs)]
     return {formal: actual for formal, actual in pairs if actual}
+
+
+def shape_value(site: Site) -> np.ndarray | None:
+    """The value of a node's output by the op's `shape_rule`, as an object or integer array.
+
+    None if the op has no such rule, or an input that it needs is not known.
+    """
+    declared = TABLE.get(site.node.op)
+    if declared is None or declared.shape_rule is None:
+        return None
+    known = all(
+        v is not None or not i for i, v in zip(site.node.inputs, site.constants, strict=True)
+    )
+    return declared.shape_rule(site) if known or "of_shape" in declared.traits else None
 
 
 def operand_position(declared: Op, name: str) -> int:

@@ -9,6 +9,7 @@ Of every node, in the main graph and in regions
   - attributes are declared, of the declared kind, not NaN, and required ones are there
   - it has as many regions as the op takes
   - outputs have the types that inference gives
+  - sums of integers stay within int32, by the weights and the limits of the dtypes
 The structure of graphs is checked by `nncc.ir.verify_graph`, nests by `nncc.ir.verify_nests`,
 Loops by `nncc.ir.verify_loops`; each states its invariants.
 """
@@ -16,17 +17,20 @@ Loops by `nncc.ir.verify_loops`; each states its invariants.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from nncc.diagnostics import nearest
+from nncc.ir.definition import output_types
 from nncc.ir.graph import AttrValue, Graph, Module, Node
-from nncc.ir.nests import Nest
+from nncc.ir.nests import Definition, Nest
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import DType, TensorType
 from nncc.ir.verify_graph import verify_graph
 from nncc.ops.builder import GraphBuilder
-from nncc.ops.table import TABLE, Op, Operand, Site, node_error
+from nncc.ops.table import TABLE, Op, Operand, Site, node_error, operand_position
 
 
 def verify(module: Module) -> None:
@@ -51,10 +55,11 @@ def _verify_nodes(module: Module, graph: Graph, builder: GraphBuilder) -> None:
     for node in graph.nodes:
         types = tuple(graph.types[o] for o in node.outputs if o)
         if node.op in module.definitions:
-            verify_operands(node, *_signature(module, node))
+            _verify_definition(module.definitions[node.op], node, builder, types)
         else:
             verify_node(node)
             _verify_types(node, builder.site(node), types)
+            _verify_accumulator(node, builder)
             for region in node.regions:
                 _verify_nodes(module, region, _inner(region, node, builder, module.nests))
         builder.add(node, tuple(graph.types[o] if o else types[0] for o in node.outputs))
@@ -64,24 +69,53 @@ def _inner(
     region: Graph, node: Node, builder: GraphBuilder, nests: Mapping[str, Nest]
 ) -> GraphBuilder:
     """A builder for a region that knows what is known of the node's inputs."""
-    inner = GraphBuilder(nests=nests)
-    for formal, actual in zip(region.inputs, node.inputs, strict=True):
+    pairs = list(zip(region.inputs, node.inputs, strict=True))
+    inner = GraphBuilder({f: builder.symbols[a] for f, a in pairs if a in builder.symbols}, nests)
+    for formal, actual in pairs:
         inner.input(formal, region.types[formal], builder.value(actual) if actual else None)
     return inner
 
 
-def _signature(module: Module, node: Node) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
-    params = module.definitions[node.op].params
-    inputs = tuple(Operand(p.name) for p in params if p.role == "in")
-    return inputs, tuple(Operand(p.name) for p in params if p.role == "out")
+def _verify_definition(
+    definition: Definition, node: Node, builder: GraphBuilder, types: tuple[TensorType, ...]
+) -> None:
+    formals = [
+        tuple(Operand(p.name) for p in definition.params if p.role == role)
+        for role in ("in", "out")
+    ]
+    verify_operands(node, *formals)
+    inputs = tuple(builder.type(i) for i in node.inputs)
+    _compare_types(node, output_types(definition, inputs, node.attrs), types)
 
 
 def _verify_types(node: Node, site: Site, types: tuple[TensorType, ...]) -> None:
-    inferred = tuple(TABLE[node.op].infer(replace(site, outputs=types)))
+    _compare_types(node, TABLE[node.op].infer(replace(site, outputs=types)), types)
+
+
+def _compare_types(
+    node: Node, inferred: Sequence[TensorType], types: tuple[TensorType, ...]
+) -> None:
     present = [t for o, t in zip(node.outputs, inferred, strict=False) if o]
     if tuple(present) != types:
         stated, found = (", ".join(map(str, t)) for t in (types, present))
         raise node_error(node, f"the outputs are {stated}; by inference they are {found}")
+
+
+def _verify_accumulator(node: Node, builder: GraphBuilder) -> None:
+    """The int32 sums of the node stay within int32 whatever its inputs are."""
+    declared = TABLE[node.op]
+    if declared.accumulator is None:
+        return
+
+    def array(name: str) -> np.ndarray | None:
+        position = operand_position(declared, name)
+        value = node.inputs[position] if position < len(node.inputs) else ""
+        symbol = builder.symbols.get(value)
+        return symbol.data.array if symbol and symbol.declared is None else builder.value(value)
+
+    bound = declared.accumulator(builder.site(node), array)
+    if bound >= 1 << 31:
+        raise node_error(node, f"its sums may reach {bound}, which int32 does not hold")
 
 
 def verify_node(node: Node) -> None:

@@ -33,9 +33,7 @@ def remove_dead(module: Module) -> Module:
     graph = _live_graph(module.graph)
     read = {i for n in graph.nodes for i in n.inputs}
     read.update(graph.outputs, *graph.updates)
-    symbols = {
-        name: s for name, s in module.symbols.items() if name in read or s.kind == "state"
-    }
+    symbols = {name: s for name, s in module.symbols.items() if name in read or s.kind == "state"}
     if graph is module.graph and len(symbols) == len(module.symbols):
         return module
     return replace(module, graph=graph, symbols=symbols)

@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Graph, Module, Node
-from nncc.ir.index import variables
+from nncc.ir.index import elements, variables
 from nncc.ir.nests import ASSIGN, Nest, Statement
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
 from nncc.passes.group_nest import as_region, has_nest, node_nests
-from nncc.passes.nest_parts import full_axes, plain
+from nncc.passes.nest_parts import full_axes, plain, sizes_of
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,18 @@ class _Part:
         return [x for s in self.nest.statements for v in s.values for x in loads(v)
                 if x.tensor == value]  # fmt: skip
 
+    def is_subscript(self, value: str) -> bool:
+        """Whether `value` says where to read another tensor; it must be in memory then."""
+        return any(
+            e.tensor == value
+            for s in self.nest.statements
+            for size in sizes_of(s)
+            for e in elements(size)
+        )
+
     def reads_in_place(self, value: str) -> bool:
         """Whether output element i uses element i of `value` and no other of it."""
-        if self.pointwise is None:
+        if self.pointwise is None or self.is_subscript(value):
             return False
         target = self.pointwise.targets[0]
         shape = self.nest.param(value).type.shape
@@ -99,7 +108,7 @@ class _Part:
 
     def reads_once(self, value: str) -> bool:
         """Whether the only output is pointwise and uses each element of `value` at most once."""
-        if self.pointwise is None:
+        if self.pointwise is None or self.is_subscript(value):
             return False
         found = self.loads_of(value)
         if len(found) != 1 or found[0].other is not None:
@@ -109,7 +118,7 @@ class _Part:
 
     def reads_by_rows(self, value: str) -> bool:
         """Whether the node folds and reads `value` only at plain, distinct subscripts."""
-        if not self.by_rows:
+        if not self.by_rows or self.is_subscript(value):
             return False
         for x in self.loads_of(value):
             names = [plain(i) for i in x.indices if i != 0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from nncc.ir.expr import Expr, Load, loads, transform
+from nncc.ir.expr import Expr, Load, Value, transform, walk
 from nncc.ir.index import Size, elements, substitute, var, variables
 from nncc.ir.nests import Access, Dim, Layout, Nest, Param, Scan, Statement
 from nncc.ir.types import TensorType
@@ -64,23 +64,19 @@ def _can_merge(nest: Nest, outer: str, inner: str) -> bool:
         return False
     if any(d.lo != 0 for d in extents):
         return False
+    subscripts = {e.tensor for s in nest.statements for size in sizes_of(s) for e in elements(size)}
     return all(
-        _mergeable(nest.param(t), axis, extents[0].hi, extents[1].hi)
+        t not in subscripts and _mergeable(nest.param(t), axis, extents[0].hi, extents[1].hi)
         for t, axis in axes.items()
         if axis is not None
     )
 
 
 def _others_use(s: Statement, pair: set[str]) -> bool:
-    """Whether anything but the subscripts of accesses uses the dims."""
-    subscripts = {i for a in accesses(s) for i in a.indices}
-    return any(
-        variables(size) & pair for size in sizes_of(s) if size not in subscripts or elements(size)
-    ) or any(isinstance(i, Load) and i.other is not None and _reads(i.other) for i in accesses(s))
-
-
-def _reads(e: Expr) -> bool:
-    return bool(loads(e))
+    """Whether the dims are used as numbers: in a value, a constraint or another dim's bounds."""
+    numbers = [x.size for v in s.values for x in walk(v) if isinstance(x, Value)]
+    numbers += [bound for d in s.dims for bound in (d.lo, d.hi)] + list(s.where)
+    return any(variables(size) & pair for size in numbers)
 
 
 def _axis(a: Access | Load, outer: str, inner: str) -> int | None:

@@ -82,7 +82,8 @@ def aligned(size: Size) -> Size:
                 term = term * atom(a)
             rounded = rounded + term
         return rounded
-    return ceildiv(size, ALIGNMENT) * ALIGNMENT
+    # written so that `nonnegative` can compare it: (a // b) * b <= a
+    return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
 
 
 def _larger(a: Size, b: Size) -> Size:

@@ -96,7 +96,8 @@ class Rewriter:
     def define(self, name: str, array: np.ndarray, *made_of: str) -> str:
         """Makes the value `name` of a node a symbol of the same name."""
         self.builder.symbols[name] = Symbol(
-            self.kind(*made_of) if made_of else "const", Tensor(array)  # type: ignore[arg-type]
+            self.kind(*made_of) if made_of else "const",
+            Tensor(array),  # type: ignore[arg-type]
         )
         return name
 

@@ -108,11 +108,17 @@ def _fill(
 ) -> None:
     hashes: dict[str, str] = {}
     for name, content in files.items():
-        data = content.encode() if isinstance(content, str) else memoryview(content)
+        data = _bytes(content)
         (folder / name).write_bytes(data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     full = {"format": FORMAT, "nncc": version, **manifest, "files": hashes}
     (folder / MANIFEST).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+
+
+def _bytes(content: Content) -> bytes | memoryview:
+    if isinstance(content, str):
+        return content.encode()
+    return content if isinstance(content, bytes) else content.data
 
 
 def _replace(folder: Path, beside: Path) -> None:

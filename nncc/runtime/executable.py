@@ -3,6 +3,7 @@
     net.run({"image": images})                   {"logits": array}
     net.run_into({"image": images}, {"logits": out})
     net.reset()                                  state back to its first value
+    net.save("out/digits")                       an artifact, for `nncc.load`
     net.report                                   what the compiler tells about the model
 
 One call of `run` is one call of native code. Sizes follow from the inputs' shapes; memory for
@@ -14,8 +15,9 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,10 @@ class Executable:
 
     Attributes:
         signature: names and types of inputs and outputs; `report`: facts about the compilation.
+        writer: writes the model as an artifact into a folder; None if it came from one.
     """
+
+    writer: Callable[[Path], None] | None = None
 
     def __init__(self, signature: Signature, code: NativeCode, report: Mapping[str, Any]) -> None:
         self.signature = signature
@@ -150,6 +155,15 @@ class Executable:
         """Lets the next call start from the first value of every state."""
         with self._lock:
             self._state = None
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the model as an artifact, which `nncc.load` reads.
+
+        Raises TargetError if the folder cannot be written, or if the model came from an artifact.
+        """
+        if self.writer is None:
+            raise TargetError("this model came from an artifact", help="copy the artifact's folder")
+        self.writer(Path(folder))
 
     # -- checks ----------------------------------------------------------------------------
     def _checked_inputs(self, inputs: Mapping[str, Any]) -> list[Array]:

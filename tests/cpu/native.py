@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,9 +34,28 @@ def machine(variant: str) -> Machine:
 def compile_function(function: Function, m: Machine) -> tuple[Library, ctypes._CFuncPtr]:
     """The linked code of one function and a callable of its pointers and sizes."""
     text = emit_llvm({function.name: function}, m, exported=[function.name])
-    library = Library(target.object_code(text, m), [function.name])
+    code = target.object_code(text, m)
+    assert not undefined_symbols(code), "the object needs a library"
+    library = Library(code, [function.name])
     types = [ctypes.c_void_p] * len(function.buffers) + [ctypes.c_int64] * len(function.sizes)
     return library, ctypes.CFUNCTYPE(None, *types)(library[function.name])
+
+
+def undefined_symbols(code: bytes) -> list[str]:
+    """The names that an ELF object for 64-bit little-endian computers does not define."""
+    assert code[:6] == b"\x7fELF\x02\x01"
+    at, entry, count = *struct.unpack_from("<Q", code, 40), *struct.unpack_from("<HH", code, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", code, at + k * entry) for k in range(count)]
+    found = []
+    for kind, offset, size, link in ((s[1], s[4], s[5], s[6]) for s in sections):
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        for position in range(offset + 24, offset + size, 24):  # the first symbol is none
+            name, _, _, section = struct.unpack_from("<IBBH", code, position)
+            if section == 0:
+                start = sections[link][4] + name
+                found.append(code[start : code.index(b"\0", start)].decode())
+    return found
 
 
 def run_native(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models import N, WEIGHTS, WIDTH, add, compiled, planned, running_sum, scale
+from models import WEIGHTS, WIDTH, N, add, compiled, planned, running_sum, scale
 
 from nncc.backends.cpu import compiler
 from nncc.diagnostics import NnccError, PassError, TargetError
@@ -94,7 +94,9 @@ def test_arrays_that_change_their_place_are_noticed() -> None:
 def test_strided_inputs_are_copied() -> None:
     net = compiled(running_sum())
     wide = np.random.default_rng(0).standard_normal((4, 2 * WIDTH)).astype(np.float32)
-    np.testing.assert_allclose(net.run({"x": wide[:, ::2]})["y"], expected_y(wide[:, ::2]), rtol=1e-6)
+    np.testing.assert_allclose(
+        net.run({"x": wide[:, ::2]})["y"], expected_y(wide[:, ::2]), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

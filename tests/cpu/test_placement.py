@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncc.ir.index import Size, evaluate, var
-from nncc.ir.packing import _digits, pack, unpack
 from nncc.ir.nests import Layout
+from nncc.ir.packing import _digits, pack, unpack
 from nncc.passes.placement import Interval, aligned, place
 
 N, H = var("N"), var("H")

@@ -11,8 +11,9 @@ from nncc.ir.index import evaluate as size_value
 from nncc.ir.index import var
 from nncc.ir.interpreter.nests import interpret_nest
 from nncc.ir.tensor import Tensor
-from nncc.ir.types import TensorType, f32
+from nncc.ir.types import TensorType, f32, i8
 from nncc.ops.builder import GraphBuilder
+from nncc.ops.integer import quantize_multipliers
 from nncc.ops.reference import evaluate
 
 N = var("N")
@@ -175,3 +176,45 @@ def attention(seed=0, heads=2, length=5, width=8):
     gate = net.add("Add", net.add("Erf", half), net.constant(np.float32(1)))
     gelu = net.add("Mul", net.add("Mul", hidden, gate), net.constant(np.float32(0.5)))
     return net.module(net.add("Add", linear(gelu, width), normal))
+
+
+@st.composite
+def integer_networks(draw):
+    """int8 convolutions with one rounding each, residual adds, lookups, average pooling."""
+    net = Network(draw(st.integers(0, 99)))
+    x = net.input("x", draw(st.sampled_from([N, 1])), draw(st.sampled_from([1, 3, 6, 16])), 6, 5,
+                  dtype=i8)  # fmt: skip
+
+    def whole(shape, lo, hi, dtype):
+        return net.constant(net.random.integers(lo, hi, shape, dtype, endpoint=True))
+
+    def multipliers(filters):
+        scales = net.random.uniform(1e-4, 4e-3, filters)
+        m, s = quantize_multipliers(scales)
+        return net.constant(m), net.constant(s)
+
+    def conv(x, filters, kernel, group=1):
+        c = net.channels(x)
+        w = whole((filters, c // group, kernel, kernel), -127, 127, np.int8)
+        pad = (kernel - 1) // 2
+        zero = draw(st.sampled_from([-128, 0, 5]))
+        sums = net.add("IntConv", x, w, whole((filters,), -1000, 1000, np.int32),
+                       pads=(pad,) * 4, group=group, zx=zero)  # fmt: skip
+        return net.add("Requantize", sums, *multipliers(filters), z=draw(st.integers(-20, 20)))
+
+    for _ in range(draw(st.integers(1, 4))):
+        c = net.channels(x)
+        kind = draw(st.sampled_from(["conv", "depthwise", "lookup", "pool", "pointwise"]))
+        if kind == "conv":
+            x = conv(x, draw(st.sampled_from([8, 16, 40])), 3)
+        elif kind == "pointwise":
+            x = conv(x, draw(st.sampled_from([5, 32])), 1)
+        elif kind == "depthwise":
+            x = conv(x, c, 3, group=c)
+        elif kind == "lookup":
+            x = net.add("Lookup", x, whole((256,), -128, 127, np.int8))
+        elif kind == "pool":
+            x = net.add("MaxPool", x, kernel_shape=(2, 2))
+            if net.builder.type(x).shape[2] < 3:
+                break
+    return net.module(x if x != "x" else conv(x, 4, 1))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_networks import N, Network, attention, conv_networks, run
+from random_networks import N, Network, attention, conv_networks, integer_networks, run
 
-from nncc.ir.index import evaluate
+from nncc.ir.expr import Const, Load, apply
+from nncc.ir.graph import Graph, Module, Node
+from nncc.ir.index import evaluate, var
 from nncc.ir.layout import is_row_major
+from nncc.ir.nests import Access, Definition, Dim, Param, Scan, Statement
+from nncc.ir.text import parse_nest, print_nest
+from nncc.ir.types import TensorType, f32, i8
 from nncc.ir.verify_nests import verify_nest
 from nncc.machines import load
 from nncc.passes.fuse import Fuse
@@ -16,7 +21,8 @@ from nncc.passes.layout import Layout, count_relayouts
 from nncc.passes.lower import Lower
 
 SIZES = {"N": 2}
-AVX512 = load("cpu-avx512", features={"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"})
+FEATURES = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma"}
+AVX512 = load("cpu-avx512", features=FEATURES)
 
 
 def feeds(module, seed=1):
@@ -40,6 +46,30 @@ def same(module, changed):
     for name, e, g in zip(module.graph.outputs, expected, got, strict=True):
         scale = max(float(np.abs(e).max()), 1e-3)
         np.testing.assert_allclose(g, e, rtol=1e-4, atol=1e-4 * scale, err_msg=name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(integer_networks())
+def test_integer_networks_are_equal_to_the_bit(module):
+    (name,) = module.graph.inputs
+    shape = [evaluate(s, SIZES) for s in module.graph.types[name].shape]
+    inputs = {name: np.random.default_rng(5).integers(-128, 127, shape, np.int8, endpoint=True)}
+    (expected,) = run(module, inputs, SIZES)
+    for changed in (lowered(module), lowered(module, fuse=False, layout=False)):
+        (got,) = run(changed, inputs, SIZES)
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_integer_weights_stand_as_the_dot_operation_reads_them():
+    """[m // 16, c // 4, r, s, m % 16, c % 4], zeros behind the ends."""
+    net = Network()
+    x = net.input("x", N, 6, 8, 8, dtype=i8)
+    w = net.constant(np.ones((40, 6, 3, 3), np.int8))
+    y = net.add("IntConv", x, w, zx=-128, pad_value=-128)
+    module = Layout().run(Fuse().run(net.module(y), AVX512), AVX512)
+    assert module.graph.layouts[w].extents == (3, 2, 3, 3, 16, 4)
+    assert module.graph.layouts[w].fill == 0
+    assert module.graph.layouts["x.relaid"].extents == (N, 2, 8, 8, 4)
 
 
 def ops(module):
@@ -193,8 +223,57 @@ def test_scalars_stand_in_the_nest():
 
 @pytest.mark.parametrize("lanes", ["cpu-avx2", "cpu-avx512"])
 def test_channels_are_blocked_by_the_lanes(lanes):
-    features = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"}
-    machine = load(lanes, features=features)
+    machine = load(lanes, features=FEATURES)
     module = Layout().run(Fuse().run(residual(), machine), machine)
-    blocks = {v.extents[-1] for k, v in module.graph.layouts.items() if k in module.graph.types}
+    types = module.graph.types
+    blocks = {
+        v.extents[-1]
+        for k, v in module.graph.layouts.items()
+        if k in types and len(v.dims) > types[k].rank
+    }
     assert blocks == {machine.vector_bytes // 4}
+
+
+def test_definitions_go_the_same_way():
+    """scale * (x - running mean) with a scan that carries the mean along the rows."""
+    t, c = var("t"), var("c")
+    before = Load("m", (t - 1, c), f32, Const(0.0, f32))
+    mixed = apply(
+        "add", apply("mul", before, Const(0.5, f32)),
+        apply("mul", Load("x", (t, c), f32), Const(0.5, f32)),
+    )  # fmt: skip
+    rows, columns = var("T"), var("C")
+    type = TensorType(f32, (rows, columns))
+    definition = Definition(
+        "smooth",
+        (Param("x", type), Param("y", type, "out"), Param("m", type, "local")),
+        (),
+        (
+            Scan(Dim("t", 0, rows), (
+                Statement("s", (), (Access("m", (t, c)),), "=", (mixed,)),
+            )),
+            Statement("o", (), (Access("y", (t, c)),), "=",
+                      (apply("sub", Load("x", (t, c), f32), Load("m", (t, c), f32)),)),
+        ),
+    )  # fmt: skip
+    x = TensorType(f32, (N, 3))
+    node = Node("smooth", ("x",), ("s",))
+    after = Node("Relu", ("s",), ("y",))
+    graph = Graph("main", ("x",), ("y",), (node, after), {"x": x, "s": x, "y": x})
+    module = Module(graph, ("N",), definitions={"smooth": definition})
+    changed = lowered(module)
+    assert len(changed.nests) == 1
+    data = feeds(module)["x"]
+    mean, expected = np.zeros(3, np.float32), []
+    for row in data:
+        mean = mean * np.float32(0.5) + row * np.float32(0.5)
+        expected.append(np.maximum(row - mean, 0))
+    (got,) = run(changed, {"x": data}, SIZES)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(conv_networks())
+def test_nests_read_back_as_printed(module):
+    for nest in lowered(module).nests.values():
+        assert parse_nest(print_nest(nest)) == nest

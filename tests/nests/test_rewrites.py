@@ -227,3 +227,19 @@ def test_names_are_exchanged_at_once():
     changed = with_aligned_dims(nest)
     assert changed.statements[0].dims == changed.statements[1].dims
     unchanged(nest, changed)
+
+
+@pytest.mark.parametrize("where", [True, False])
+def test_dims_that_are_numbers_do_not_merge(where):
+    i, j = var("i"), var("j")
+    value = apply("add", Load("x", (i, j), f32), Value(0 * i if where else j, f32))
+    nest = Nest(
+        "numbers", (), (tensor("x", f32, (2, 3)), tensor("y", f32, (2, 3), "out")),
+        (
+            Statement("a", dims(i=2, j=3), (Access("y", (i, j)),), ASSIGN, (Const(1.0, f32),)),
+            Statement("b", dims(i=2, j=3), (Access("y", (i, j)),), ASSIGN, (value,),
+                      (j - 1,) if where else ()),
+        ),
+    )  # fmt: skip
+    assert with_merged_dims(nest) == nest
+    unchanged(nest, with_merged_dims(nest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,14 +29,16 @@ def site_of(op: Op, sample: Sample, constants: Sequence[np.ndarray | None] | Non
     return Site(node, types, sample.inputs if constants is None else tuple(constants), outputs)
 
 
-def run_nest(site: Site, inputs: Sequence[np.ndarray | None]) -> tuple[np.ndarray, ...]:
+def run_nest(
+    site: Site, inputs: Sequence[np.ndarray | None], sizes: Mapping[str, int] | None = None
+) -> tuple[np.ndarray, ...]:
     op = TABLE[site.node.op]
     assert op.nest is not None
     nest = op.nest(site)
     names = bind(site.node)
     arrays = {f"in{k}": x for k, x in enumerate(inputs) if x is not None}
     feeds = {p.name: arrays[names[p.name]] for p in nest.inputs}
-    results = interpret_nest(nest, feeds, {})
+    results = interpret_nest(nest, feeds, sizes or {})
     by_value = {names[k]: v for k, v in results.items()}
     return tuple(by_value[o] for o in site.node.outputs)
 

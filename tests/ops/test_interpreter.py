@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nncc.diagnostics import CheckError
+from nncc.diagnostics import CheckError, VerifyError
+from nncc.frontend.dsl import read_nn
 from nncc.ir.graph import Graph, Module, Node, Symbol
 from nncc.ir.index import var
 from nncc.ir.interpreter.arguments import bind_sizes
@@ -81,7 +82,7 @@ def test_refused_inputs():
     good = np.ones((3, 4), np.float32)
     with pytest.raises(CheckError, match="input 'x' is missing"):
         interpret(module, {})
-    with pytest.raises(CheckError, match="did you mean 'x'|inputs: x"):
+    with pytest.raises(CheckError, match=r"did you mean 'x'|inputs: x"):
         interpret(module, {"x": good, "xx": good})
     with pytest.raises(CheckError, match=r"'x' is float32\[3, 5\], not f32\[N,4\]") as caught:
         interpret(module, {"x": np.ones((3, 5), np.float32)})
@@ -106,3 +107,23 @@ def test_sizes_follow_from_affine_extents():
         bind_sizes([("x", type(N), array(3)), ("y", type(N, 1), array(4, 1))])
     with pytest.raises(CheckError, match="at least 1"):
         bind_sizes([("x", type(N), array(0))])
+
+
+def test_definitions():
+    text = """nncc 1
+    size N
+    def blend(a: f32[R,C], b: f32[C]; weight: float = 0.5) -> (y: f32[R]) {
+      y[r] = sum(c)(weight * a[r,c] + b[c])
+    }
+    graph main(x: f32[N,4], b: f32[4]) -> (y: f32[N]) {
+      y = blend(x, b) {weight=2.0}
+      return y
+    }
+    """
+    module = read_nn(text)
+    verify(module)
+    x, b = np.arange(8, dtype=np.float32).reshape(2, 4), np.ones(4, np.float32)
+    np.testing.assert_array_equal(interpret(module, {"x": x, "b": b}).outputs["y"], [16, 48])
+    wrong = replace(module.graph, types={**module.graph.types, "y": X})
+    with pytest.raises(VerifyError, match=r"by inference they are f32\[N\]"):
+        verify(module.with_graph(wrong))

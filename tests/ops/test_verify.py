@@ -12,7 +12,7 @@ from nncc.ir.graph import Graph, Module, Node, Symbol
 from nncc.ir.index import var
 from nncc.ir.nests import Layout
 from nncc.ir.tensor import Tensor
-from nncc.ir.types import TensorType, f32, i8, i64
+from nncc.ir.types import TensorType, f32, i8, i32, i64
 from nncc.ops.verify import verify
 
 N = var("N")
@@ -126,6 +126,32 @@ def test_shapes_are_known_up_to_sizes_and_inside_regions():
     types = {"x": x, "s": TensorType(i64, (3,)), "n": i1, "target": TensorType(i64, (2,)),
              "y": flat}  # fmt: skip
     verify(Module(Graph("main", ("x",), ("y",), nodes, types), ("N",), symbols))
+
+
+def conv_module(channels: int, bias: int, weight: int) -> Module:
+    x, y = TensorType(i8, (N, channels, 1, 1)), TensorType(i32, (N, 1, 1, 1))
+    symbols = {
+        "w": Symbol("param", Tensor(np.full((1, channels, 1, 1), weight, np.int8))),
+        "b": Symbol("param", Tensor(np.array([bias], np.int32))),
+    }
+    body = Graph(
+        "g", ("x", "w", "b"), ("y",), (Node("IntConv", ("x", "w", "b"), ("y",)),),
+        {"x": x, "w": symbols["w"].type, "b": symbols["b"].type, "y": y},
+    )  # fmt: skip
+    node = Node("Group", ("x", "w", "b"), ("y",), regions=(body,))
+    return Module(Graph("main", ("x",), ("y",), (node,), {"x": x, "y": y}), ("N",), symbols)
+
+
+def test_sums_stay_within_int32():
+    verify(conv_module(1000, 0, 127))
+    verify(conv_module(1000, 2**31 - 1 - 1000 * 128 * 127, 127))
+    verify(conv_module(200_000, 0, 3))  # too many terms for any weights, but not for these
+    for wrong in (
+        conv_module(1000, 2**31 - 1000 * 128 * 127, 127),
+        conv_module(200_000, 0, 127),
+    ):
+        with pytest.raises(VerifyError, match="which int32 does not hold"):
+            verify(wrong)
 
 
 def test_integer_ops_check_their_numbers():

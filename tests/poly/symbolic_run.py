@@ -86,7 +86,7 @@ class Run:
                 inner[s] = {
                     **ranges[s], band.dim: (max(a, at), min(b, at + band.step))
                 }  # fmt: skip
-            if band.kind == "parallel":
+            if band.kind == "parallel" and len(steps) > 1:
                 self.isolated(band, inner)
             else:
                 self.walk(band.body, inner)

@@ -4,11 +4,11 @@ import itertools
 import time
 
 import pytest
-from nest_builder import conv, fused, matmul
+from nest_builder import band, conv, fused, local, matmul
 
 from nncc.diagnostics import PassError
 from nncc.machines import load
-from nncc.passes.reuse import choose_tiles, level_bytes, predict
+from nncc.passes.reuse import choose_tiles, level_bytes, predict, scheduled_traffic
 
 NPU = load("example_npu")
 
@@ -98,6 +98,20 @@ def test_levels_nest_and_keep_the_inner_tile():
     for level in choice.levels:
         assert level.bytes <= memory[level.storage] == level.capacity
         assert level.storage in level.reason and f"out to {level.above}" in level.reason
+
+
+def test_traffic_of_a_schedule():
+    inner = local("init", band("c", "acc"), "out")
+    nest = fused(m=512, c=64, schedule=(band("n", band("m", band("m", inner), by=64)),))
+    memory = {"scratchpad": 20000}
+    (level,) = scheduled_traffic(nest, NPU, sizes={"N": 3}, memory=memory).levels
+    assert level.loops == (("n", 1), ("m", 64))
+    counted = [t for t in predict(nest, level.loops, sizes={"N": 3}) if t.tensor != "t"]
+    assert list(level.traffic) == counted  # t lives in registers
+    # w, of 128 KiB, comes in for each of the images
+    assert {t.tensor: t.loads for t in level.traffic}["w"] == 3 * 512 * 64
+    (whole,) = scheduled_traffic(fused(m=8), NPU).levels
+    assert whole.loops == () and "whole" in whole.reason
 
 
 def test_given_tile_outer_loops_and_symbolic_sizes():

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from nest_builder import band, dims, fused, load, local, matmul, param, statement
+from nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
 
 from nncc.diagnostics import PassError
 from nncc.ir.graph import Graph, Module
 from nncc.ir.index import var
-from nncc.ir.nests import Band, Nest
+from nncc.ir.nests import Band, Leaf, Nest
 from nncc.machines import load as load_machine
 from nncc.passes.poly import check_schedule
-from nncc.passes.reuse import predict, schedule_loops
+from nncc.passes.reuse import predict, schedule_loops, scheduled_traffic
 from nncc.passes.text import parse
 from nncc.passes.tile import Tile
 
@@ -101,3 +101,27 @@ def test_errors():
 def test_options_as_text():
     (step,) = parse("tile[conv1]{m=32, c=64, memory=4096}")
     assert step == Tile(sizes={"m": 32, "c": 64}, memory=4096, node="conv1")
+
+
+def test_loops_are_added_around_a_register_tile():
+    cpu = load_machine("cpu")
+    caches = {"l3": 1 << 25, "l2": 1 << 20, "l1": 1 << 15}
+    cpu = replace(
+        cpu, storage=tuple(replace(s, bytes=caches.get(s.name, s.bytes)) for s in cpu.storage)
+    )
+    nest = conv(256, 64, 56, 56, 1, 1, pad=0)
+    core = band("f", band("f", band("m", "acc", by=16, kind="unroll"), kind="unroll"), by=14)
+    nest = replace(nest, schedule=(band("m", band("e", core), by=16),))
+    m = Module(graph=Graph("main", (), (), (), {}), nests={"conv": nest})
+    found = Tile().run(m, cpu).nests["conv"]
+    check_schedule(found)
+    loops = schedule_loops(found, "acc")
+    assert loops[-2:] == (("f", 1), ("m", 16)) and ("f", 14) in loops and len(loops) > 5
+    assert scheduled_traffic(found, cpu).cost < 0.9 * scheduled_traffic(nest, cpu).cost
+    given = Tile(sizes={"e": 24}, node="conv").run(m, cpu).nests["conv"]
+    assert ("e", 24) in schedule_loops(given, "acc")
+    check_schedule(given)
+    # where arithmetic sets the pace, loops for the memories gain nothing
+    fast = replace(nest, schedule=(band("m", band("e", band("f", Leaf("acc", "muladd1")))),))
+    m = replace(m, nests={"conv": fast})
+    assert Tile().run(m, cpu) is m

@@ -24,8 +24,8 @@ def _linker() -> Any:
 
 
 class Library:
-    """Linked code. Nothing of the process is visible to it: an object with an unresolved
-    symbol raises RuntimeError."""
+    """Linked code. Objects of this package need nothing from outside (tests look at their
+    symbol tables)."""
 
     def __init__(self, code: bytes, exported: Iterable[str]) -> None:
         builder = llvm.JITLibraryBuilder().add_object_img(code)

@@ -1,8 +1,8 @@
 """Attributes of nodes: AttributeProto ⇄ Python values ⇄ what the op table declares.
 
-    alpha: FLOAT 0.00999999977  ⇄  0.01        a float32 stands as its shortest decimal
-    to: INT 1                   ⇄  f32         where the table says that it is a dtype
-    keepdims: INT 0             ⇄  False       where the table says that it is a bool
+alpha: FLOAT 0.00999999977  ⇄  0.01        a float32 stands as its shortest decimal
+to: INT 1                   ⇄  f32         where the table says that it is a dtype
+keepdims: INT 0             ⇄  False       where the table says that it is a bool
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, NodeProto
 
-from nncc.diagnostics import Diagnostic, Location, UnsupportedError, nearest
+from nncc.diagnostics import Diagnostic, Location, UnsupportedError, VerifyError, nearest
 from nncc.frontend.onnx import attributes, functions, metadata, padding
 from nncc.frontend.onnx.signature import Sizes, check_size, input_type
 from nncc.frontend.onnx.source import Source, opset_of
@@ -179,26 +179,20 @@ class _Importer:
             self._known_node(node, opset, depth)
 
     def _known_node(self, node: NodeProto, opset: int, depth: int) -> None:
-        try:
-            drafts = self._drafts(node, opset)
-        except (NotExpressible, KeyError) as e:
-            self._cannot(node, opset, str(e.args[0]))
-            return
-        if all(d.op in TABLE for d in drafts):
+        if node.op_type in TABLE:
             try:
-                for d in drafts:
-                    self._add(d, node)
-            except (NotExpressible, ValueError) as e:
+                for draft in self._drafts(node, opset):
+                    self._add(draft, node)
+            except (NotExpressible, KeyError, ValueError) as e:
                 self._cannot(node, opset, str(e.args[0]))
+            except VerifyError as e:  # its message names node and op
+                self._refuse(Location(self.source.file), e.message, e.help)
+                self.unknown.update(filter(None, node.output))
             return
         types = [self._type_proto(i) for i in node.input]
         body = functions.definition(node, opset, types)
         if body is None or depth >= functions.MAX_DEPTH:
-            names = [*TABLE]
-            self._cannot(
-                node, opset, "there is no such op in nncc", nearest(node.op_type, names)
-                if node.op_type not in TABLE and len(names) < 20 else "",
-            )
+            self._cannot(node, opset, "there is no such op in nncc")
             return
         self._expand(node, body, depth)
 
@@ -267,16 +261,15 @@ class _Importer:
     # -- what cannot be done -----------------------------------------------------------------
     def _after_unknown(self, node: NodeProto, opset: int) -> None:
         """Types are not known here any more; say at least whether the op itself would do."""
-        known = node.op_type in TABLE or functions.definition(node, opset, []) is not None
-        if not known and node.op_type not in ("Dropout", "Upsample"):
+        if node.op_type not in TABLE and functions.definition(node, opset, []) is None:
             self._cannot(node, opset, "there is no such op in nncc")
         self.unknown.update(filter(None, node.output))
 
-    def _cannot(self, node: NodeProto, opset: int, reason: str, help: str = "") -> None:
+    def _cannot(self, node: NodeProto, opset: int, reason: str) -> None:
         dtypes = [str(self.builder.type(i).dtype) for i in node.input if self._has_type(i)]
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         what = f"{op} (opset {opset}{', ' if dtypes else ''}{', '.join(dict.fromkeys(dtypes))})"
-        self._refuse(self.location, f"{what}: {reason}", help)
+        self._refuse(self.location, f"{what}: {reason}")
         self.unknown.update(filter(None, node.output))
 
     def _refuse(self, location: Location, message: str, help: str = "") -> None:
@@ -331,7 +324,14 @@ class _Importer:
         return self.builder.value(name)
 
     def add_constant(self, array: np.ndarray, hint: str) -> str:
-        return self.builder.constant(array, hint)
+        wish = self.notes.operands.get(hint, hint)
+        known = self.builder.symbols.get(wish)
+        if known is not None and wish != hint and np.array_equal(known.data.array, array):
+            return wish
+        return self.builder.constant(array, wish)
+
+    def absorb(self, name: str, hint: str) -> None:
+        """Nothing: the constant keeps its name for other readers."""
 
     def fresh(self, hint: str) -> str:
         return self.builder.fresh(hint)
@@ -366,4 +366,3 @@ def _tensor(name: str, value: object) -> Tensor:
     if name not in dtypes:
         raise ValueError(f"a constant given as {name} is not supported")
     return Tensor(np.array(value, dtypes[name]))
-

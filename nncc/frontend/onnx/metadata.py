@@ -5,6 +5,8 @@
              named sizes, is the initializer (of rank 0) that fills it at first
     aliases  output → value: Identity nodes that stand only because ONNX wants outputs to have
              names of their own
+    operands constants that became attributes in this opset: what raising the attribute again would
+             call the constant → its name
     sizes    the named sizes in order, where the inputs do not say it
 
 Other programs ignore it: to them a state is one more input, with its first value as default where
@@ -34,6 +36,7 @@ class Notes:
     kinds: Mapping[str, SymbolKind] = field(default_factory=dict)
     states: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    operands: Mapping[str, str] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
 
     def write(self, model: onnx.ModelProto) -> None:
@@ -51,6 +54,7 @@ def read(source: Source) -> Notes:
         notes = Notes(**{**found, "sizes": tuple(found.get("sizes", ()))})
         wrong = set(notes.kinds.values()) - {"const", "param", "state"}
         outputs = [*(s["output"] for s in notes.states.values()), *notes.aliases.values()]
+        outputs += notes.operands.values()
         if wrong or not all(isinstance(n, str) for n in (*outputs, *notes.sizes)):
             raise ValueError(f"{wrong or outputs}")
     except (ValueError, TypeError, KeyError, AttributeError) as e:
@@ -85,9 +89,7 @@ def restore(module: Module, notes: Notes, source: Source) -> Module:
         inputs=tuple(i for i in graph.inputs if i not in filled),
         outputs=tuple(resolved(o) for o in graph.outputs if o not in makers.values()),
         nodes=tuple(n for n in graph.nodes if not notes.aliases.keys() & set(n.outputs)),
-        types={
-            k: v for k, v in graph.types.items() if k not in filled and k not in notes.aliases
-        },
+        types={k: v for k, v in graph.types.items() if k not in filled and k not in notes.aliases},
         updates=tuple((name, resolved(output)) for name, output in makers.items()),
     )
     return replace(module, graph=graph, symbols=symbols, sizes=notes.sizes or module.sizes)

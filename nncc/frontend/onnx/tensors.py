@@ -1,7 +1,7 @@
 """ONNX tensors and types to nncc's and back.
 
-    TensorProto (raw, typed or external data)  ⇄  Tensor (checked against its dims, not copied)
-    elem_type (an int of TensorProto.DataType)  ⇄  DType
+TensorProto (raw, typed or external data)  ⇄  Tensor (checked against its dims, not copied)
+elem_type (an int of TensorProto.DataType)  ⇄  DType
 """
 
 from __future__ import annotations

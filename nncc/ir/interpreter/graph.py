@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nncc.diagnostics import CheckError, nearest
+from nncc.ir.definition import instantiate
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import evaluate as evaluate_size
 from nncc.ir.interpreter.arguments import Array, bind_sizes
 from nncc.ir.interpreter.nests import interpret_nest
-from nncc.ir.nests import Definition, Nest
+from nncc.ir.nests import Nest
 from nncc.ir.types import TensorType, dtype_of
 
 Evaluate = Callable[[Node, Sequence[Array | None]], Sequence[Array]]
-Instantiate = Callable[[Definition, Node, Sequence[TensorType]], Nest]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ def interpret(
     evaluate: Evaluate,
     *,
     state: Mapping[str, Array] | None = None,
-    instantiate: Instantiate | None = None,
     keep: bool = False,
 ) -> Run:
     """Runs the main graph once.
@@ -61,8 +60,6 @@ def interpret(
         inputs: an array for every input of the graph.
         evaluate: the outputs of a node that is neither region, call nor definition.
         state: what `Run.state` of the call before gave; None: the initial values.
-        instantiate: the nest of a definition for static types of its inputs; needed if the
-            module has definitions that the graph uses.
         keep: keep every value in `Run.values`.
 
     Raises CheckError if an input is missing or does not fit its type, or if a node gives something
@@ -74,7 +71,7 @@ def interpret(
     sizes = bind_sizes(arguments)
     symbols = _symbols(module, sizes, state or {})
     values: dict[str, Array] = {}
-    run = _Interpreter(module, evaluate, instantiate, sizes, values if keep else None)
+    run = _Interpreter(module, evaluate, sizes, values if keep else None)
     known = run.graph(graph, symbols | {n: inputs[n] for n in graph.inputs}, "")
     states = [n for n, s in module.symbols.items() if s.kind == "state"]
     updates = dict(graph.updates)
@@ -139,11 +136,10 @@ class _Interpreter:
         self,
         module: Module,
         evaluate: Evaluate,
-        instantiate: Instantiate | None,
         sizes: Mapping[str, int],
         values: dict[str, Array] | None,
     ) -> None:
-        self.module, self.evaluate, self.instantiate = module, evaluate, instantiate
+        self.module, self.evaluate = module, evaluate
         self.sizes, self.values = sizes, values
 
     def graph(self, graph: Graph, known: dict[str, Array], prefix: str) -> dict[str, Array]:
@@ -168,7 +164,9 @@ class _Interpreter:
         if "callee" in node.attrs:
             return self.call(self.module.nests[str(node.attrs["callee"])], inputs)
         if node.op in self.module.definitions:
-            return self.call(self.definition(node, inputs), inputs)
+            types = [TensorType(dtype_of(x.dtype), x.shape) for x in inputs if x is not None]
+            definition = self.module.definitions[node.op]
+            return self.call(instantiate(definition, types, node.attrs), inputs)
         return self.evaluate(node, inputs)
 
     def call(self, nest: Nest, inputs: Sequence[Array | None]) -> Sequence[Array]:
@@ -180,12 +178,6 @@ class _Interpreter:
         }
         results = interpret_nest(nest, feeds, self.sizes)
         return [results[p.name] for p in nest.outputs]
-
-    def definition(self, node: Node, inputs: Sequence[Array | None]) -> Nest:
-        if self.instantiate is None:
-            raise CheckError(f"nothing was given to evaluate the definition '{node.op}' with")
-        types = [TensorType(dtype_of(x.dtype), x.shape) for x in inputs if x is not None]
-        return self.instantiate(self.module.definitions[node.op], node, types)
 
     def checked(self, node: Node, name: str, type: TensorType, value: Array) -> Array:
         """The value, which must be what its type says."""

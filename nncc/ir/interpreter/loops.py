@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from nncc.diagnostics import CheckError
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Value
-from nncc.ir.index import Size, elements, evaluate
+from nncc.ir.index import Index, Size, elements, evaluate
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -112,7 +113,9 @@ class Frame:
 
     def size(self, size: Size) -> Any:
         """An int, or an int64 array [instances]."""
-        if not elements(size):
+        if isinstance(size, int):
+            return size
+        if not _has_elements(size):
             return evaluate(size, self.variables)
         readers = {name: _Subscripts(self, name) for name in self.memories}
         return evaluate(size, self.variables, readers)
@@ -121,6 +124,11 @@ class Frame:
         """This frame for those active instances where `condition` [instances] holds."""
         active = condition if self.active is None else self.active & condition
         return replace(self, active=active)
+
+
+@cache
+def _has_elements(size: Index) -> bool:
+    return bool(elements(size))
 
 
 class _Subscripts:
@@ -253,6 +261,11 @@ def _store(s: Store, frame: Frame) -> None:
     memory = frame.memories[s.buffer]
     x = _value(s.value, frame)
     where = tuple(frame.size(i) for i in s.indices)
+    if s.count is None and frame.active is None:
+        start = _start(memory, where, s.value.lanes)
+        if isinstance(start, int) and len(memory.data) == frame.instances:
+            memory.data[:, start : start + s.value.lanes] = x
+            return
     flat, inside = _flat_index(frame, memory, where, s.value.lanes)
     written = _first(frame, s.count, s.value.lanes)
     _check(frame, memory, inside | ~written, where)
@@ -310,7 +323,7 @@ _RUN: dict[type, Callable[[Any, Frame], None]] = {
 def _value(e: Expr, frame: Frame) -> Array:
     """`e` as an array [instances or 1, lanes]."""
     if isinstance(e, Const):
-        return np.full((1, e.lanes), np.asarray(e.value).astype(e.dtype.numpy))
+        return _constant(e)
     if isinstance(e, Name):
         return frame.values[e.name]
     if isinstance(e, Value):
@@ -327,6 +340,11 @@ def _value(e: Expr, frame: Frame) -> Array:
     if e.fn in _REDUCTIONS:
         return _tree(_REDUCTIONS[e.fn], args[0])
     return np.asarray(FUNCTIONS[e.fn].numpy(np, *args)).astype(e.dtype.numpy, copy=False)
+
+
+@cache
+def _constant(e: Const) -> Array:
+    return np.full((1, e.lanes), np.asarray(e.value).astype(e.dtype.numpy))
 
 
 def _operands(args: list[Array], lanes: int) -> list[Array]:
@@ -348,6 +366,8 @@ def _tree(fn: str, x: Array) -> Array:
 def _load(e: Load, frame: Frame) -> Array:
     memory = frame.memories[e.tensor]
     where = tuple(frame.size(i) for i in e.indices)
+    if e.count is None and (start := _start(memory, where, e.lanes)) is not None:
+        return _read(frame, memory, start, e.lanes)
     flat, inside = _flat_index(frame, memory, where, e.lanes)
     wanted = _first(frame, e.count, e.lanes)
     if e.other is None:
@@ -356,6 +376,29 @@ def _load(e: Load, frame: Frame) -> Array:
     return np.where(
         inside & wanted, _gather(frame, memory, flat, inside & wanted), _value(e.other, frame)
     )
+
+
+def _start(memory: Memory, where: tuple[Any, ...], lanes: int) -> Any:
+    """The row-major position of the first lane, an int or an array [instances]; None if a lane
+    of some instance is outside. (The common case, in few steps.)"""
+    start: Any = 0
+    for k, (index, extent) in enumerate(zip(where, memory.shape, strict=True)):
+        last = extent - (lanes if k == len(where) - 1 else 1)
+        lowest, highest = (index, index) if isinstance(index, int) else (index.min(), index.max())
+        if lowest < 0 or highest > last:
+            return None
+        start = start * extent + index
+    return start
+
+
+def _read(frame: Frame, memory: Memory, start: Any, lanes: int) -> Array:
+    """A copy of `lanes` elements from `start` on, for each instance."""
+    if isinstance(start, int):
+        found = memory.data[:, start : start + lanes]
+        if len(found) in (1, frame.instances):
+            return found.copy()
+        return found[_owners(frame, memory)]
+    return memory.data[_owners(frame, memory)[:, None], start[:, None] + np.arange(lanes)]
 
 
 def _flat_index(

@@ -4,6 +4,7 @@ Written:
     2.0    [1.0, 2.0]                        up to 16 elements stand inline, row-major
     file("net.safetensors", sha256="…")      more stand in the file, under the symbol's name (a
                                              tensor that is an attribute: under its sha256)
+    bytes("0100807f")                        instead of a list where there are unusual NaNs
     sha256("…")                              only the identity: printed without a data file
 
 Read besides:
@@ -60,6 +61,8 @@ class DataReader:
             return self._listed(data.at, t)
         if data.kind == "random":
             return self._random(data, t, key)
+        if data.kind == "bytes":
+            return self._bytes(data.at, t)
         assert data.sha256 is not None
         sha256 = data.sha256
         if not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -82,6 +85,13 @@ class DataReader:
         if len(texts) != t.elements:
             raise s.Problem(at, f"{t} has {t.elements} elements, but the list has {len(texts)}")
         return Tensor(self._elements(at, texts, t).reshape(t.static_shape))
+
+    def _bytes(self, at: Token, t: TensorType) -> Tensor:
+        try:
+            array = np.frombuffer(bytes.fromhex(at), t.dtype.numpy)
+            return Tensor(array.reshape(t.static_shape))
+        except ValueError:
+            raise s.Problem(at, f"these are not the bytes of {t}") from None
 
     def _elements(self, at: Token, texts: list[str] | list[Token], t: TensorType) -> np.ndarray:
         values = [read_number(x) for x in texts]

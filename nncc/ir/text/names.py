@@ -14,7 +14,7 @@ from nncc.ir.types import DTYPES, DType
 
 # Words that the parser takes for keywords where a name could stand too (a test compares).
 KEYWORDS = frozenset(
-    "align alloc as at call combine const declare def else false file fill for function graph if "
+    "align alloc as at bytes call combine const declare def else false file fill for function graph if "
     "in inf layout let local nan nest parallel param prefetch random scan schedule sha256 size "
     "state step true unroll update value vector where while with".split()
 )
@@ -68,7 +68,8 @@ def number(value: Any, dtype: DType) -> str:
         return str(int(value))
     if dtype.name == "f64":
         return repr(float(value))
-    return str(dtype.numpy.type(value))
+    text = str(dtype.numpy.type(value))
+    return text if re.search(r"[.en]", text) else f"{text}.0"  # bfloat16 writes 1 for 1.0
 
 
 def read_number(text: str) -> bool | int | float:

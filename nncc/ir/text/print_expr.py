@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from nncc.ir.expr import LANE_FUNCTIONS, Apply, Const, Expr, Load, Name, Reduce, Value
-from nncc.ir.index import Element, Size, Term, atom, elements, substitute, var, variables
+from nncc.ir.index import Element, Size, Term, atom, var
 from nncc.ir.nests import Layout
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.text.names import number, quote
@@ -18,29 +18,42 @@ def print_size(size: Size) -> str:
     >>> print_size(2 * var("n") + var("the size"))
     '2*n + `the size`'
     """
+    return str(_quoted(size) if any(quote(n) != n for n in _names(size)) else size)
+
+
+def _names(size: Size) -> Iterator[str]:
+    """Variables and tensors that occur in `size`."""
     if isinstance(size, int):
-        return str(size)
-    names = variables(size)
-    if any(quote(v) != v for v in names):
-        size = substitute(size, {v: var(quote(v)) for v in names})
-    if any(quote(e.tensor) != e.tensor for e in elements(size)):
-        size = _quote_tensors(size)
-    return str(size)
+        return
+    for monomial, _ in size.terms:
+        for a in monomial:
+            if isinstance(a, str):
+                yield a
+            elif isinstance(a, Term):
+                yield from _names(a.a)
+                yield from _names(a.b)
+            else:
+                yield a.tensor
+                for part in (*a.indices, a.lo, a.hi):
+                    yield from _names(part)
 
 
-def _quote_tensors(size: Size) -> Size:
+def _quoted(size: Size) -> Size:
+    """`size` with every name replaced by its spelling in text."""
     if isinstance(size, int):
         return size
     total: Size = 0
     for monomial, coefficient in size.terms:
         term: Size = coefficient
         for a in monomial:
-            if isinstance(a, Element):
-                indices = tuple(_quote_tensors(i) for i in a.indices)
-                a = Element(quote(a.tensor), indices, _quote_tensors(a.lo), _quote_tensors(a.hi))
+            if isinstance(a, str):
+                term = term * var(quote(a))
             elif isinstance(a, Term):
-                a = Term(a.fn, _quote_tensors(a.a), _quote_tensors(a.b))
-            term = term * atom(a)
+                term = term * atom(Term(a.fn, _quoted(a.a), _quoted(a.b)))
+            else:
+                indices = tuple(_quoted(i) for i in a.indices)
+                element = Element(quote(a.tensor), indices, _quoted(a.lo), _quoted(a.hi))
+                term = term * atom(element)
         total = total + term
     return total
 

@@ -65,25 +65,26 @@ def _symbol(name: str, symbol: Symbol, store: Store) -> str:
 
 
 def _data(key: str, tensor: Tensor, store: Store) -> str:
-    if is_inline(tensor):
-        values = [number(v, tensor.type.dtype) for v in tensor.array.reshape(-1)]
-        return f"[{', '.join(values)}]" if tensor.type.rank else values[0]
-    return store(key, tensor)
+    if not is_inline(tensor):
+        return store(key, tensor)
+    if _has_unusual_nan(tensor):
+        return f'bytes("{tensor.array.tobytes().hex()}")'
+    values = [number(v, tensor.type.dtype) for v in tensor.array.reshape(-1)]
+    return f"[{', '.join(values)}]" if tensor.type.rank else values[0]
 
 
 def is_inline(tensor: Tensor) -> bool:
-    """Whether a tensor's elements stand in the text itself.
+    """Whether a tensor's elements stand in the text itself."""
+    return int(tensor.type.elements) <= INLINE_ELEMENTS  # type: ignore[arg-type]
 
-    Those with NaNs of unusual bits do not: their text would not read back the same.
-    """
-    if int(tensor.type.elements) > INLINE_ELEMENTS:  # type: ignore[arg-type]
-        return False
+
+def _has_unusual_nan(tensor: Tensor) -> bool:
+    """Whether there is a NaN that `nan` would not read back as, bit for bit."""
     if not tensor.type.dtype.is_float:
-        return True
+        return False
     array = tensor.array
-    nan = np.isnan(array)
     usual = np.array(float("nan"), array.dtype).tobytes()
-    return all(x.tobytes() == usual for x in array[nan])
+    return any(x.tobytes() != usual for x in array[np.isnan(array)])
 
 
 class _Graphs:

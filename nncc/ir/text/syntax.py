@@ -163,7 +163,7 @@ class LayoutText:
 
 @dataclass(slots=True)
 class Data:
-    """The content of a tensor. `kind`: number, list, file, sha256 or random."""
+    """The content of a tensor. `kind`: number, list, file, sha256, bytes or random."""
 
     kind: str
     at: Token

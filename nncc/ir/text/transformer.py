@@ -74,6 +74,9 @@ class ToSyntax(Transformer[Token, Any]):
     def digest(self, parts: Parts) -> s.Data:
         return s.Data("sha256", parts[0], parts[0])
 
+    def bytes(self, parts: Parts) -> s.Data:
+        return s.Data("bytes", parts[0])
+
     def random(self, parts: Parts) -> s.Data:
         return s.Data("random", parts[0], options=parts[1])
 

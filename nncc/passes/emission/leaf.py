@@ -56,7 +56,8 @@ class LeafWriter:
         self.nest = nest
         self.operations = operations
         self.fresh = fresh
-        self.registers: dict[str, dict[str, Name]] = {}  # local tensor -> its registers
+        # local tensor -> offset of an element in its piece -> the register that holds it
+        self.registers: dict[str, dict[tuple[int, ...], Name]] = {}
         self.borders: dict[Load, tuple[Size, ...]] = {}  # what a bordered load must check
         for s in nest.statements:
             for load in (x for v in s.values for x in loads(v) if x.other is not None):
@@ -73,7 +74,7 @@ class LeafWriter:
         """The registers that were made for `tensors`, by name."""
         made: dict[str, Name] = {}
         for t in tensors:
-            made |= self.registers.pop(t)
+            made |= {r.name: r for r in self.registers.pop(t).values()}
         return made
 
     def piece_buffer(self, tensor: str, place: Place, space: str) -> Buffer:
@@ -126,13 +127,14 @@ class LeafWriter:
                     help="unroll the loops inside its scope, or place it in a memory",
                 )
             offsets.append(offset)
-        name = "_".join([tensor, *(str(o) for o in offsets)])
+        key = tuple(offsets)
         made = self.registers[tensor]
-        if name not in made:
-            made[name] = Name(name, self.nest.param(tensor).type.dtype, lanes)
-        if made[name].lanes != lanes:
+        if key not in made:
+            name = self.fresh("_".join([tensor, *(str(o) for o in offsets)]))
+            made[key] = Name(name, self.nest.param(tensor).type.dtype, lanes)
+        if made[key].lanes != lanes:
             raise NotVectorizable
-        return made[name]
+        return made[key]
 
     # -- addresses -------------------------------------------------------------------------
     def _physical(self, tensor: str, indices: tuple[Size, ...], place: Place) -> tuple[Size, ...]:
@@ -429,7 +431,7 @@ class LeafWriter:
                 e = self.value(load, inner, scope)
             else:
                 e = self._block_load(load, lanes, place, scope)
-        return e
+        return _spread(e, lanes)
 
     def _block_load(self, load: Load, lanes: int, place: Place, scope: Scope) -> Expr:
         """`lanes` neighbours in the order of memory, from the bases of the pieces on."""

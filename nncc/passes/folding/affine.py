@@ -81,8 +81,8 @@ def _add_conv(node: Node, graph: Rewriter) -> Result:
     type = graph.type(conv.outputs[0])
     channels = graph.type(conv.inputs[1]).shape[0]
     shift = _per_channel(array, type.rank, 1, channels)  # type: ignore[arg-type]
-    return None if shift is None else _scaled_conv(
-        conv, graph, np.ones(len(shift)), shift, node, name
+    return (
+        None if shift is None else _scaled_conv(conv, graph, np.ones(len(shift)), shift, node, name)
     )
 
 
@@ -94,8 +94,10 @@ def _mul_conv(node: Node, graph: Rewriter) -> Result:
     type = graph.type(conv.outputs[0])
     channels = graph.type(conv.inputs[1]).shape[0]
     scale = _per_channel(array, type.rank, 1, channels)  # type: ignore[arg-type]
-    return None if scale is None else _scaled_conv(
-        conv, graph, scale, np.zeros(len(scale)), node, name
+    return (
+        None
+        if scale is None
+        else _scaled_conv(conv, graph, scale, np.zeros(len(scale)), node, name)
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from nncc.ir.graph import Node
 from nncc.ops.reference import evaluate
-from nncc.ops.table import TABLE
+from nncc.ops.table import TABLE, shape_value
 from nncc.passes.rewriting import Result, Rewriter, Rule
 
 # A result may not be larger than what it is made of, unless it is at most this large: a
@@ -33,16 +33,11 @@ def _constant(node: Node, graph: Rewriter) -> Result:
 
 
 def _shape(node: Node, graph: Rewriter) -> Result:
-    declared = TABLE.get(node.op)
-    if declared is None or declared.shape_rule is None:
-        return None
     site = graph.builder.site(node)
-    if any(v is None and i for v, i in zip(site.constants, node.inputs, strict=True)):
-        return None
-    value = declared.shape_rule(site)
+    value = shape_value(site)
     if value is None or not all(isinstance(v, (int, np.integer)) for v in value.flat):
         return None
-    (type,) = declared.infer(site)
+    (type,) = TABLE[node.op].infer(site)
     return graph.define(node.outputs[0], np.array(value, type.dtype.numpy))
 
 

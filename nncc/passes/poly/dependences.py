@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from nncc.ir.nests import ASSIGN, Nest
@@ -96,6 +97,7 @@ def dependences(nest: Nest, *, reductions: bool = False) -> tuple[Dependence, ..
     return tuple(d for d in found if reductions or not d.reduction)
 
 
+@lru_cache(maxsize=1024)
 def compute(of: Texts) -> tuple[Dependence, ...]:
     """All dependences, those of reductions marked."""
     if not of.accesses:

@@ -4,10 +4,10 @@ The tree
 
     parallel n { for m by 32 { init  for c { acc } } }
 
-gives `init[n,m]` the time `(0, n, 0, m//32, 0, n, m)` and `acc[n,m,c]` the time
-`(0, n, 0, m//32, 1, c, 0, n, m, c)`: positions among siblings and band counters in turn, then the
-statement's own dimensions, whose order holds for what the bands leave. Shorter tuples are
-filled with zeros. Pieces of a dimension are counted from the smallest lower bound that the
+gives `init[n,m]` the time `(n, m//32, 0, m, 0)` and `acc[n,m,c]` the time `(n, m//32, 1, c, m)`:
+positions among siblings and band counters in turn, then the dimensions that the bands leave open,
+in the statement's order. Shorter tuples are filled with zeros, and places that are the same for
+all are left out. Pieces of a dimension are counted from the smallest lower bound that the
 statements below its outermost band have. A `vector` band runs the leaves in it one after the
 other, each for all lanes at once: the lane stands behind their positions.
 """
@@ -78,7 +78,19 @@ def scheduled(nest: Nest, tree: tuple[Schedule, ...]) -> Order:
     """
     walk = _Walk(nest)
     walk.visit(tree, (), {})
-    return Order(_filled(walk.times), tuple(walk.parallel), walk.vectors, walk.pieces)
+    times = _filled(walk.times)
+    columns = list(zip(*times.values(), strict=True))
+    kept = [k for k, c in enumerate(columns) if not isinstance(c[0], int) or set(c) != {c[0]}]
+
+    def place(old: int) -> int:
+        return sum(k < old for k in kept)
+
+    return Order(
+        {name: tuple(time[k] for k in kept) for name, time in times.items()},
+        tuple((place(p), dim) for p, dim in walk.parallel),
+        {statement: place(p) for statement, p in walk.vectors.items()},
+        {tensor: place(p) for tensor, p in walk.pieces.items()},
+    )
 
 
 class _Walk:
@@ -103,8 +115,8 @@ class _Walk:
             if isinstance(node, Leaf):
                 if lane:
                     self.vectors[node.statement] = len(here)
-                own = (var(d.name) for d in self.dims[node.statement])
-                self.times[node.statement] = (*here, *lane, *own)
+                open_ = (d.name for d in self.dims[node.statement] if rest.get(d.name) != 0)
+                self.times[node.statement] = (*here, *lane, *(var(d) for d in open_))
             elif isinstance(node, Local):
                 self.pieces |= {tensor: len(here) for tensor in node.tensors}
                 self.visit(node.body, here, rest, lane)
@@ -112,6 +124,8 @@ class _Walk:
                 self._band(node, here, rest)
 
     def _band(self, band: Band, here: Time, rest: Mapping[str, Size]) -> None:
+        if not any(_leaves(band.body)):
+            return
         if not isinstance(band.step, int):
             raise PassError(
                 f"schedule of nest {self.nest.name}: the step of band {band.dim} by {band.step} "
@@ -124,9 +138,9 @@ class _Walk:
             remaining = var(band.dim) - self._origin(band)
         counter, left = remaining // band.step, remaining % band.step
         if band.kind == "vector" and band.step == 1:
-            self.visit(band.body, here, rest, (remaining,))
+            self.visit(band.body, here, {**rest, band.dim: 0}, (remaining,))
         elif band.kind == "vector":
-            self.visit(band.body, (*here, counter), rest, (left,))
+            self.visit(band.body, (*here, counter), {**rest, band.dim: 0}, (left,))
         else:
             if band.kind == "parallel":
                 self.parallel.append((len(here), band.dim))

@@ -3,6 +3,7 @@
     operands(statement, nest)                what a statement reads and writes
     predict(nest, loops, cut)                loads and stores of each operand of a level
     choose_tiles(nest, machine, inner=…)     loops for every level, and why
+    scheduled_traffic(nest, machine)         the same for the schedule that a nest has
 
 A level of memory is attached below the first `cut` loops of an order `((dim, step), …)`. It holds
 the elements that the current tile (one iteration of those loops) touches. On advancing to the
@@ -10,7 +11,7 @@ next tile only elements that were not there are loaded; an element that was chan
 when the next tile does not touch it, and comes back if its sum is not complete.
 """
 
-from nncc.passes.reuse.choice import Choice, LevelChoice, choose_tiles
+from nncc.passes.reuse.choice import Choice, LevelChoice, choose_tiles, placed_in, scheduled_traffic
 from nncc.passes.reuse.operands import Operand, operands
 from nncc.passes.reuse.traffic import Loops, Traffic, level_bytes, predict, schedule_loops
 
@@ -23,6 +24,8 @@ __all__ = [
     "choose_tiles",
     "level_bytes",
     "operands",
+    "placed_in",
     "predict",
     "schedule_loops",
+    "scheduled_traffic",
 ]

@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 
 from nncc.diagnostics import PassError, nearest
 from nncc.ir.index import variables
-from nncc.ir.nests import Nest, Statement
+from nncc.ir.nests import Local, Nest, Statement, walk_schedule
 from nncc.machines.machine import Machine
 from nncc.passes.reuse.problem import Level, Problem, amount
 from nncc.passes.reuse.search import Search
@@ -30,6 +30,7 @@ from nncc.passes.reuse.traffic import (
     Loops,
     Traffic,
     ordered_statements,
+    schedule_loops,
     traffic,
 )
 
@@ -44,7 +45,8 @@ class LevelChoice:
         loops: those that walk its tiles inside one tile of the level around it.
         bytes: that its tile needs, of `capacity`; `held`: of each operand.
         stays: operands that the innermost of the loops does not move.
-        traffic: between it and `above`, the memory around it, over the whole nest.
+        traffic: between it and `above`, the memory around it, over the whole nest; `cost`: the
+            cycles that it takes.
     """
 
     storage: str
@@ -55,6 +57,7 @@ class LevelChoice:
     held: tuple[tuple[str, int], ...]
     stays: tuple[str, ...]
     traffic: tuple[Traffic, ...]
+    cost: float
 
     @property
     def reason(self) -> str:
@@ -85,6 +88,11 @@ class Choice:
     def reason(self) -> str:
         return "\n".join(level.reason for level in self.levels)
 
+    @property
+    def cost(self) -> float:
+        """Cycles that the traffic of all levels takes (bytes where no bandwidth is stated)."""
+        return sum(level.cost for level in self.levels)
+
 
 def choose_tiles(
     nest: Nest,
@@ -97,6 +105,7 @@ def choose_tiles(
     memory: Mapping[str, int] | None = None,
     levels: Sequence[str] | None = None,
     statement: str | None = None,
+    elsewhere: Iterable[str] = (),
 ) -> Choice:
     """Loops around the innermost tile of a nest, for every memory between it and the outermost.
 
@@ -110,6 +119,7 @@ def choose_tiles(
         levels: the memories to choose for (default: all but the outermost and innermost).
         statement: the one to tile (default: the one with the most dimensions). The others are
             taken to run in its tiles.
+        elsewhere: tensors that the levels do not hold (a local tensor in registers).
 
     Raises PassError for unknown names, and if not even `inner` fits a managed memory.
     """
@@ -122,6 +132,7 @@ def choose_tiles(
         tuple(sorted((tile or {}).items())),
         tuple(sorted((sizes or {}).items())),
         statement,
+        frozenset(elsewhere),
     )
 
 
@@ -140,6 +151,44 @@ def _levels(machine: Machine, names: Iterable[str], memory: Mapping[str, int]) -
         yield Level(storage.name, above, capacity, storage.managed)
 
 
+def scheduled_traffic(
+    nest: Nest,
+    machine: Machine,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    memory: Mapping[str, int] | None = None,
+    statement: str | None = None,
+) -> Choice:
+    """What the schedule that a nest has means for each memory of a machine.
+
+    A memory holds one iteration of as few of the loops around the main statement as let it fit.
+
+    Args: as of `choose_tiles`. Raises PassError if a step of the schedule is no number.
+    """
+    main = ordered_statements(nest, statement)[0]
+    loops = schedule_loops(nest, main.name) if nest.schedule else ()
+    numbers = dict.fromkeys(nest.sizes, 1) | dict(sizes or {})
+    placed = placed_in(nest, machine.storage[-1].name)
+    problem = Problem(nest, main, numbers, {}, placed)
+    names = [s.name for s in machine.storage[1:-1]]
+    reports: list[LevelChoice] = []
+    around = 0
+    for level in _levels(machine, names, memory or {}):
+        cut = around
+        while cut < len(loops) and problem.bytes(loops[:cut]) > level.capacity:
+            cut += 1
+        reports.append(_report(problem, level, loops[around:cut], loops[:cut]))
+        around = cut
+    return Choice((), tuple(reports))
+
+
+def placed_in(nest: Nest, space: str) -> frozenset[str]:
+    """The local tensors that the schedule of `nest` places in a memory."""
+    nodes = walk_schedule(nest.schedule or ())
+    local = (n for n in nodes if isinstance(n, Local) and n.space == space)
+    return frozenset(t for n in local for t in n.tensors)
+
+
 @lru_cache(maxsize=1024)
 def _choose(
     nest: Nest,
@@ -149,6 +198,7 @@ def _choose(
     tile: tuple[tuple[str, int], ...],
     sizes: tuple[tuple[str, int], ...],
     statement: str | None,
+    elsewhere: frozenset[str],
 ) -> Choice:
     numbers = dict.fromkeys(nest.sizes, 1) | dict(sizes)
     main = ordered_statements(nest, statement)[0]
@@ -158,7 +208,7 @@ def _choose(
             help = nearest(name, own, "dimensions")
             raise PassError(f"statement {main.name} has no dimension '{name}'", help=help)
     outer = (*_symbolic(main, dict(inner), outer, numbers, sizes), *outer)
-    problem = Problem(nest, main, numbers, dict(inner))
+    problem = Problem(nest, main, numbers, dict(inner), elsewhere)
     given = dict(tile)
     chosen: list[LevelChoice] = []
     loops = outer
@@ -190,9 +240,14 @@ def _symbolic(
 def _report(problem: Problem, level: Level, found: Loops, loops: Loops) -> LevelChoice:
     held = problem.held(loops)
     innermost = next((d for d, _ in reversed(found)), None)
-    stays = tuple(o.tensor for o, _ in problem.members if innermost and innermost not in o.dims)
-    moved = tuple(traffic(o, loops, ranges) for o, ranges in problem.members)
-    total = sum(size for _, size in held)
     return LevelChoice(
-        level.name, level.above.name, found, total, level.capacity, held, stays, moved
+        level.name,
+        level.above.name,
+        found,
+        sum(size for _, size in held),
+        level.capacity,
+        held,
+        tuple(o.tensor for o, _ in problem.members if innermost and innermost not in o.dims),
+        moved := tuple(traffic(o, loops, ranges) for o, ranges in problem.members),
+        level.cost(moved),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from nncc.ir.nests import Nest, Statement
@@ -10,7 +10,7 @@ from nncc.machines.machine import Storage
 from nncc.passes.reuse.operands import Operand
 from nncc.passes.reuse.points import Range
 from nncc.passes.reuse.screen import bytes_needed
-from nncc.passes.reuse.traffic import Loops, counted_operands, dim_ranges
+from nncc.passes.reuse.traffic import Loops, Traffic, counted_operands, dim_ranges
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Level:
         """Bytes a cycle read from and written to the memory around; 1 where not stated."""
         return self.above.read_bytes_per_cycle or 1.0, self.above.write_bytes_per_cycle or 1.0
 
+    def cost(self, moved: Iterable[Traffic]) -> float:
+        """Cycles that traffic takes."""
+        read, write = self.rates
+        return sum(t.load_bytes / read + t.store_bytes / write for t in moved)
+
 
 class Problem:
     """The nest in numbers."""
@@ -37,10 +42,13 @@ class Problem:
         main: Statement,
         sizes: Mapping[str, int],
         inner: Mapping[str, int],
+        elsewhere: Collection[str] = (),
     ) -> None:
-        self.members: list[tuple[Operand, dict[str, Range]]] = counted_operands(
-            nest, sizes, main.name
-        )
+        self.members: list[tuple[Operand, dict[str, Range]]] = [
+            (operand, ranges)
+            for operand, ranges in counted_operands(nest, sizes, main.name)
+            if operand.tensor not in elsewhere
+        ]
         self.ranges = dim_ranges(nest, main, sizes)
         self.inner = {d: inner.get(d, 1) for d in self.ranges}
 
@@ -50,6 +58,10 @@ class Problem:
         for d, step in loops:
             sides[d] = min(sides[d], step)
         return sides
+
+    def bytes(self, loops: Loops) -> int:
+        """Bytes of one tile below `loops`."""
+        return sum(size for _, size in self.held(loops))
 
     def held(self, loops: Loops) -> tuple[tuple[str, int], ...]:
         """Bytes of each operand in one tile below `loops`."""

@@ -67,9 +67,7 @@ class Search:
     def cost(self, loops: Loops) -> float:
         found = self.evaluated.get(loops)
         if found is None:
-            read, write = self.level.rates
-            moved = [traffic(o, loops, ranges) for o, ranges in self.members]
-            found = sum(t.load_bytes / read + t.store_bytes / write for t in moved)
+            found = self.level.cost(traffic(o, loops, ranges) for o, ranges in self.members)
             self.evaluated[loops] = found
         return found
 

@@ -13,7 +13,7 @@ exporter goes the other way. A step is keyed by op and the newer of the two vers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 
 from nncc.frontend.onnx.versions.draft import Draft, NotExpressible, Scope
@@ -27,53 +27,34 @@ __all__ = ["Draft", "NotExpressible", "Scope", "convert"]
 def convert(draft: Draft, wanted: Callable[[str], int], scope: Scope) -> list[Draft]:
     """The nodes that do what `draft` does, each in the version that `wanted` gives for its op.
 
-    Raises NotExpressible with the reason if there is no way. A step may give other ops than it
-    was given (Upsample becomes Resize); they are converted in turn. `wanted` of an op that has
-    no version for the caller raises KeyError: such nodes are returned as they are.
+    Raises NotExpressible with the reason if there is no way.
     """
-    try:
-        goal = wanted(draft.op)
-    except KeyError:
-        goal = None
+    goal = wanted(draft.op)
     if goal == draft.version:
         return [draft]
-    step = _next_step(draft, goal)
-    if step is None:
-        return [draft]
-    version, replace = step
-    if replace is None:
-        draft.version = version
-        return convert(draft, wanted, scope)
-    return _all(replace(draft, scope), wanted, scope)
-
-
-def _all(drafts: Iterable[Draft], wanted: Callable[[str], int], scope: Scope) -> list[Draft]:
-    return [c for d in drafts for c in convert(d, wanted, scope)]
+    version, replace = _raise(draft, goal) if goal > draft.version else _lower(draft, goal)
+    made = [draft.changed(version=version)] if replace is None else replace(draft, scope)
+    return [final for d in made for final in convert(d, wanted, scope)]
 
 
 Step = Callable[[Draft, Scope], list[Draft]]
 
 
-def _next_step(draft: Draft, goal: int | None) -> tuple[int, Step | None] | None:
-    """The version reached by the next step and its function; None: an unchanged step.
+def _raise(draft: Draft, goal: int) -> tuple[int, Step | None]:
+    """The version that the next step upward reaches, and its function if anything changes."""
+    version = next((v for v in _steps(draft.op) if v > draft.version), goal + 1)
+    if version > goal:
+        raise NotExpressible(f"no way from version {draft.version} to {goal} is known")
+    return version, RAISING.get((draft.op, version))
 
-    Without a goal the op is raised as long as there are steps (to leave it for another op);
-    no step at all: None.
-    """
-    newer = [v for v in _steps(draft.op) if v > draft.version]
-    if goal is None:
-        return (newer[0], RAISING.get((draft.op, newer[0]))) if newer else None
-    if goal > draft.version:
-        if not newer or newer[0] > goal:
-            raise NotExpressible(f"no way from version {draft.version} to {goal} is known")
-        return newer[0], RAISING.get((draft.op, newer[0]))
-    older = max((v for v in _steps(draft.op) if v < draft.version), default=goal)
-    key = (draft.op, draft.version)
-    if draft.version not in _steps(draft.op):
-        raise NotExpressible(f"version {draft.version} is newer than what nncc knows ({goal})")
-    if key not in LOWERING and draft.version not in UNCHANGED.get(draft.op, ()):
+
+def _lower(draft: Draft, goal: int) -> tuple[int, Step | None]:
+    """The same downward: the step leads to the version before the draft's."""
+    step = LOWERING.get((draft.op, draft.version))
+    if step is None and draft.version not in UNCHANGED.get(draft.op, ()):
         raise NotExpressible(f"version {draft.version} has no form in version {goal}")
-    return max(older, goal), LOWERING.get(key)
+    older = max((v for v in _steps(draft.op) if v < draft.version), default=goal)
+    return max(older, goal), step
 
 
 @cache

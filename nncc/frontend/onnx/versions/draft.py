@@ -57,5 +57,8 @@ class Scope(Protocol):
     def add_constant(self, array: np.ndarray, hint: str) -> str:
         """A new constant; returns its name, made from `hint`."""
 
+    def absorb(self, name: str, hint: str) -> None:
+        """Constant `name` became an attribute; raising it again would call it `hint`."""
+
     def fresh(self, hint: str) -> str:
         """A name for a new value, made from `hint`."""

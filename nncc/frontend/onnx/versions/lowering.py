@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nncc.frontend.onnx.versions.draft import Draft, NotExpressible, Scope
-from nncc.frontend.onnx.versions.raising import _REDUCTIONS as REDUCTIONS
+from nncc.frontend.onnx.versions.raising import REDUCTIONS
 
 Step = Callable[[Draft, Scope], list[Draft]]
 
 
 def _axes_to_attr(version: int) -> Step:
     def step(draft: Draft, scope: Scope) -> list[Draft]:
+        if draft.attrs.get("noop_with_empty_axes"):
+            raise NotExpressible("noop_with_empty_axes came with version 18")
         attrs = draft.without("noop_with_empty_axes")
-        if not draft.input(1):
-            if draft.attrs.get("noop_with_empty_axes"):
-                identity = Draft("Identity", draft.inputs[:1], draft.outputs, {}, 1)
-                return [identity]
-            return [draft.changed(version=version, inputs=draft.inputs[:1], attrs=attrs)]
-        axes = scope.constant(draft.input(1))
-        if axes is None:
-            raise NotExpressible("its axes are not known at compile time")
-        attrs["axes"] = tuple(int(a) for a in axes)
+        if draft.input(1):
+            axes = scope.constant(draft.input(1))
+            if axes is None:
+                raise NotExpressible("its axes are not known at compile time")
+            attrs["axes"] = tuple(int(a) for a in axes)
+            scope.absorb(draft.input(1), f"{draft.output(0)}.axes")
         return [draft.changed(version=version, inputs=draft.inputs[:1], attrs=attrs)]
 
     return step
@@ -48,16 +47,8 @@ def _pad_18(draft: Draft, scope: Scope) -> list[Draft]:
     return [draft.changed(version=13)]
 
 
-def _resize_18(draft: Draft, scope: Scope) -> list[Draft]:
-    new = [n for n in ("antialias", "axes", "keep_aspect_ratio_policy") if n in draft.attrs]
-    if new:
-        raise NotExpressible(f"{', '.join(new)} came with version 18")
-    return [draft.changed(version=13)]
-
-
 LOWERING: dict[tuple[str, int], Step] = {
     ("Pad", 18): _pad_18,
-    ("Resize", 18): _resize_18,
     ("Split", 18): _split_18,
     **{(name, 18): _axes_to_attr(13) for name in REDUCTIONS},
 }

@@ -7,7 +7,6 @@ the version before and returns the drafts that replace it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -65,9 +64,7 @@ def _clip(draft: Draft, scope: Scope) -> list[Draft]:
 
 
 def _pad(draft: Draft, scope: Scope) -> list[Draft]:
-    pads = scope.add_constant(
-        np.array(draft.attrs["pads"], np.int64), f"{draft.output(0)}.pads"
-    )
+    pads = scope.add_constant(np.array(draft.attrs["pads"], np.int64), f"{draft.output(0)}.pads")
     value = draft.attrs.get("value", 0.0)
     inputs = [draft.input(0), pads, _float_input(draft, scope, value, "value") if value else ""]
     return [
@@ -126,52 +123,11 @@ def _softmax(draft: Draft, scope: Scope) -> list[Draft]:
 def _split_18(draft: Draft, scope: Scope) -> list[Draft]:
     if draft.input(1):
         return [draft.changed(version=18)]
-    return [
-        draft.changed(version=18, attrs={**draft.attrs, "num_outputs": len(draft.outputs)})
-    ]
+    return [draft.changed(version=18, attrs={**draft.attrs, "num_outputs": len(draft.outputs)})]
 
 
-def _upsample_9(draft: Draft, scope: Scope) -> list[Draft]:
-    scales = scope.add_constant(
-        np.array(draft.attrs["scales"], np.float32), f"{draft.output(0)}.scales"
-    )
-    attrs = draft.without("scales")
-    return [draft.changed(version=9, inputs=(draft.input(0), scales), attrs=attrs)]
-
-
-def _upsample_10(draft: Draft, scope: Scope) -> list[Draft]:
-    # Upsample was deprecated for Resize, which first meant the same.
-    return [draft.changed(op="Resize", version=10)]
-
-
-def _resize_11(draft: Draft, scope: Scope) -> list[Draft]:
-    attrs: dict[str, Any] = {**draft.attrs, "coordinate_transformation_mode": "asymmetric"}
-    if attrs.get("mode", "nearest") == "nearest":
-        attrs["nearest_mode"] = "floor"
-    return [
-        draft.changed(version=11, inputs=(draft.input(0), "", draft.input(1)), attrs=attrs)
-    ]
-
-
-def _resize_13(draft: Draft, scope: Scope) -> list[Draft]:
-    # In 11 roi and scales had to be given; an empty tensor meant that they were not.
-    inputs = list(draft.inputs)
-    for k in (1, 2):
-        value = scope.constant(draft.input(k)) if draft.input(k) else None
-        if value is not None and value.size == 0:
-            inputs[k] = ""
-    return [draft.changed(version=13, inputs=_trimmed(inputs))]
-
-
-def _top_k(draft: Draft, scope: Scope) -> list[Draft]:
-    k = scope.add_constant(np.array([draft.attrs["k"]], np.int64), f"{draft.output(0)}.k")
-    return [draft.changed(version=10, inputs=(draft.input(0), k), attrs=draft.without("k"))]
-
-
-_REDUCTIONS = (
-    "ReduceMax", "ReduceMin", "ReduceMean", "ReduceProd", "ReduceL1", "ReduceL2",
-    "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
-)  # fmt: skip
+# ReduceSum moved its axes earlier, with version 13.
+REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 
 RAISING: dict[tuple[str, int], Step] = {
     ("BatchNormalization", 9): _batch_normalization_9,
@@ -181,16 +137,11 @@ RAISING: dict[tuple[str, int], Step] = {
     ("LogSoftmax", 13): _softmax,
     ("Pad", 11): _pad,
     ("ReduceSum", 13): attrs_to_inputs(13, "axes"),
-    ("Resize", 11): _resize_11,
-    ("Resize", 13): _resize_13,
     ("Slice", 10): _slice,
     ("Softmax", 13): _softmax,
     ("Split", 13): attrs_to_inputs(13, "split"),
     ("Split", 18): _split_18,
     ("Squeeze", 13): attrs_to_inputs(13, "axes"),
-    ("TopK", 10): _top_k,
     ("Unsqueeze", 13): attrs_to_inputs(13, "axes"),
-    ("Upsample", 9): _upsample_9,
-    ("Upsample", 10): _upsample_10,
-    **{(name, 18): attrs_to_inputs(18, "axes") for name in _REDUCTIONS},
+    **{(name, 18): attrs_to_inputs(18, "axes") for name in REDUCTIONS},
 }
