@@ -92,7 +92,7 @@ class FrontendError(NnccError):
 
 
 class VerifyError(NnccError):
-    """A module breaks an invariant of its level (see `nncc.ir.verify`)."""
+    """A module breaks an invariant of its level (see `nncc.ops.verify`)."""
 
 
 class PassError(NnccError):

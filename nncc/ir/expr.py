@@ -83,8 +83,9 @@ class Load:
     """`tensor[indices]`, and `other` where an index is outside the tensor.
 
     Without `other` the verifier must be able to show that every index is inside.
-    In Loops a load of several lanes reads `lanes` consecutive elements of the last dimension;
-    with `count`, only the first `count` are read and the others are zero.
+    In Loops a load of several lanes reads `lanes` consecutive elements of the last dimension (a
+    vector longer than it runs on through the dimensions before); with `count`, only the first
+    `count` are read and the others are zero.
     """
 
     tensor: str

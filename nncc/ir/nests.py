@@ -19,7 +19,7 @@ it may not change what a nest computes (`nncc.passes.poly` proves that).
 
 `Definition` is the form in which people write the same thing, polymorphic over sizes and
 attributes: dimensions and ranges may be left out, and reductions may stand inside
-expressions. `nncc.frontend.dsl` instantiates it to a `Nest`.
+expressions. `nncc.ir.definition` instantiates it to a `Nest`.
 """
 
 from __future__ import annotations

@@ -117,7 +117,6 @@ def test_definitions():
     }
     graph main(x: f32[N,4], b: f32[4]) -> (y: f32[N]) {
       y = blend(x, b) {weight=2.0}
-      return y
     }
     """
     module = read_nn(text)

@@ -407,13 +407,20 @@ def _flat_index(
     """Row-major positions in the buffer, and which of them exist: [instances or 1, lanes]."""
     flat: Any = np.zeros((1, 1), np.int64)
     inside: Any = np.ones((1, 1), bool)
+    outer = len(where) - 1  # a vector longer than the last dimension runs on in the ones before
+    while outer > 0 and math.prod(memory.shape[outer:]) < lanes:
+        outer -= 1
+    row: Any = np.zeros((1, 1), np.int64)
     for k, index in enumerate(where):
         at = np.atleast_1d(np.asarray(index, np.int64))[:, None]
-        if k == len(where) - 1:
-            at = at + np.arange(lanes)
         inside = inside & (at >= 0) & (at < memory.shape[k])
-        flat = flat + at * math.prod(memory.shape[k + 1 :])
-    return flat, inside
+        step = math.prod(memory.shape[k + 1 :])
+        flat = flat + at * step
+        if k >= outer:
+            row = row + at * step
+    row = row + np.arange(lanes)
+    inside = inside & (row >= 0) & (row < math.prod(memory.shape[outer:]))
+    return flat + np.arange(lanes), inside
 
 
 def _first(frame: Frame, count: Size | None, lanes: int) -> Array:

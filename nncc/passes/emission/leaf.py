@@ -39,7 +39,7 @@ from nncc.ir.types import i64
 from nncc.machines.machine import Operation
 from nncc.passes.emission.guards import fold, identity, load_conditions, vanishes
 from nncc.passes.emission.operation import match
-from nncc.passes.emission.pieces import LANE, Lanes, Place
+from nncc.passes.emission.pieces import LANE, Lanes, LogicalRange, Place
 from nncc.passes.emission.scope import Scope
 
 REDUCE_LANES = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
@@ -63,7 +63,6 @@ class LeafWriter:
             for load in (x for v in s.values for x in loads(v) if x.other is not None):
                 self.borders[load] = load_conditions(nest, s, load)
         self.leaf = Leaf("")  # the one being written
-        self._pieces: dict[tuple[str, int], tuple[tuple[Size, ...], tuple[Size, ...]]] = {}
 
     # -- local tensors ---------------------------------------------------------------------
     def enter_registers(self, tensors: tuple[str, ...]) -> None:
@@ -79,37 +78,26 @@ class LeafWriter:
 
     def piece_buffer(self, tensor: str, place: Place, space: str) -> Buffer:
         """The array for the piece of a local tensor that is alive at `place`."""
-        low, high = self._piece(tensor, place)
+        low, high = place.origins[tensor]
         shape = tuple(h - lo + 1 for lo, h in zip(low, high, strict=True))
         return Buffer(tensor, self.nest.param(tensor).type.dtype, shape, "local", space)
 
-    def _piece(self, tensor: str, place: Place) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
-        """Lowest and highest logical indices that are written of `tensor` at its Local."""
-        key = (tensor, id(place.origins[tensor]))
-        if key not in self._pieces:
-            self._pieces[key] = self._find_piece(tensor, place)
-        return self._pieces[key]
-
-    def _find_piece(
-        self, tensor: str, place: Place
-    ) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
-        origin = replace(place, pieces=place.origins[tensor], vector=None)
+    def local_range(self, tensor: str, place: Place) -> LogicalRange:
+        """Lowest and highest logical indices that are written of `tensor` below `place`."""
+        origin = replace(place, vector=None)
         ends: list[tuple[Size, Size]] = []
         for s in self.nest.statements:
             for t in s.targets:
                 if t.tensor == tensor:
+                    spans = [origin.span(i) for i in t.indices]
                     ends = [
                         (minimum(a, c), maximum(b, d))
-                        for (a, b), (c, d) in zip(
-                            ends or [origin.span(i) for i in t.indices],
-                            [origin.span(i) for i in t.indices],
-                            strict=True,
-                        )
+                        for (a, b), (c, d) in zip(ends or spans, spans, strict=True)
                     ]
         return tuple(a for a, _ in ends), tuple(b for _, b in ends)
 
     def _register(self, tensor: str, indices: tuple[Size, ...], place: Place) -> Name:
-        low, _ = self._piece(tensor, place)
+        low, _ = place.origins[tensor]
         offsets: list[int] = []
         lanes = 1
         for index, origin in zip(indices, low, strict=True):
@@ -141,7 +129,7 @@ class LeafWriter:
         """Physical subscripts at `place`, with LANE where lanes differ."""
         at = tuple(place.size(i) for i in indices)
         if tensor in place.origins:
-            low, _ = self._piece(tensor, place)
+            low, _ = place.origins[tensor]
             return tuple(i - o for i, o in zip(at, low, strict=True))
         layout = self.nest.param(tensor).layout
         if layout is None:

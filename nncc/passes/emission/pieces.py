@@ -26,6 +26,9 @@ from nncc.ir.index import (
 LANE = "lane"  # the variable that runs over the lanes of a vector
 
 
+LogicalRange = tuple[tuple[Size, ...], tuple[Size, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """`base <= dim < base + extent`."""
@@ -56,14 +59,15 @@ class Place:
         ranges: inclusive range of each loop variable in scope.
         facts: sizes that are known to be >= 0 here.
         vector: the vectorized dimension, if the place is inside a vector band.
-        origins: for each local tensor that is allocated around this place, the pieces there.
+        origins: for each local tensor that is allocated around this place, the lowest and highest
+            logical indices of the piece that is alive.
     """
 
     pieces: Mapping[str, Piece]
     ranges: Mapping[str, Range] = field(default_factory=dict)
     facts: frozenset[Size] = frozenset()
     vector: Lanes | None = None
-    origins: Mapping[str, Mapping[str, Piece]] = field(default_factory=dict)
+    origins: Mapping[str, LogicalRange] = field(default_factory=dict)
     _decided: dict[Size, bool | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -286,7 +286,7 @@ class _Writer:
             for s in self.statements.values():
                 if any(t.tensor == tensor for t in s.targets):
                     place = self.enter(place, s.name)
-        origins = {t: dict(place.pieces) for t in node.tensors}
+        origins = {t: self.leaves.local_range(t, place) for t in node.tensors}
         place = replace(place, origins={**place.origins, **origins})
         if node.space == "registers":
             self.registers(node, place, scope)
