@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -215,10 +214,16 @@ def build(compilation: Compilation, *, threads: int = 1, name: str = "model") ->
         )
     except (AssertionError, KeyError, ValueError, RuntimeError) as error:
         raise CompilerBug(f"bug in nncc: the back end failed: {error!r}", module=module) from error
-    executable.writer = partial(
-        compiler.write_artifact, program, compilation.machine, version=__version__,
-        pipeline=spell_pipeline(compilation.steps), report=report,
-    )  # fmt: skip
+
+    def write(folder: Path) -> None:
+        from nncc.listing import texts
+
+        compiler.write_artifact(
+            program, compilation.machine, folder, version=__version__,
+            pipeline=report["pipeline"], texts=texts(compilation, name), report=report,
+        )  # fmt: skip
+
+    executable.writer = write
     return executable
 
 
@@ -242,7 +247,18 @@ def report_of(compilation: Compilation) -> dict[str, Any]:
             for t in compilation.timer.timings
         ],
         "kernels": len(compilation.module.nests),
+        "calls": calls(compilation.module),
     }
+
+
+def calls(module: Module) -> dict[str, str]:
+    """The nest that each node of the main graph calls, by the node's name and its outputs."""
+    found = {}
+    for node in module.graph.nodes:
+        if callee := node.attrs.get("callee"):
+            for name in (node.name, *filter(None, node.outputs)):
+                found[name] = str(callee)
+    return found
 
 
 def compile(

@@ -7,9 +7,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nncc.commands.failure import is_terminal
+from nncc.commands.failure import complain, is_terminal
 
 if TYPE_CHECKING:
+    from nncc.driver import Compilation
     from nncc.passes.observers import TimePasses
     from nncc.passes.pipeline import Observer
 
@@ -77,3 +78,15 @@ class Observers:
         """Prints what was measured, to stderr."""
         if self.timer:
             print(self.timer.table(), file=sys.stderr)
+
+
+def lowered(args: argparse.Namespace, observers: list[Observer]) -> Compilation:
+    """The model after its pipeline, as the options of `add_compilation` say."""
+    from nncc.driver import lower
+
+    if args.precision == "int8" and not args.calib:
+        complain("quantizing without --calib: accuracy is not assured", "warning")
+    return lower(
+        args.model, args.target, pipeline=args.pipeline, calib=args.calib,
+        precision=args.precision, host=not args.no_host, observers=observers,
+    )  # fmt: skip

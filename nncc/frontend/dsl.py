@@ -102,9 +102,7 @@ class _Reader:
                 nodes.append(self._node(node, types, builder))
         return replace(graph, nodes=tuple(nodes), types=types)
 
-    def _node(
-        self, node: Node, types: dict[str, TensorType], builder: GraphBuilder
-    ) -> Node:
+    def _node(self, node: Node, types: dict[str, TensorType], builder: GraphBuilder) -> Node:
         stated = tuple(types[o] for o in node.outputs if o in types)
         if node.op in self.module.definitions:
             found = self._defined(node, builder)
@@ -120,7 +118,9 @@ class _Reader:
                 builder.add(node)
         else:
             known = [*TABLE, *self.module.definitions]
-            raise VerifyError(f"there is no op '{node.op}'", NOWHERE, nearest(node.op, known, "ops"))
+            raise VerifyError(
+                f"there is no op '{node.op}'", NOWHERE, nearest(node.op, known, "ops")
+            )
         for name in filter(None, node.outputs):
             found_type = builder.types[name]
             if types.setdefault(name, found_type) != found_type:
@@ -134,9 +134,7 @@ class _Reader:
         for region in node.regions:
             inner = GraphBuilder(nests=self.module.nests)
             for formal, actual in zip(region.inputs, node.inputs, strict=False):
-                inner.input(
-                    formal, region.types[formal], builder.value(actual) if actual else None
-                )
+                inner.input(formal, region.types[formal], builder.value(actual) if actual else None)
             regions.append(self.complete(region, inner))
         return replace(node, regions=tuple(regions)) if regions else node
 

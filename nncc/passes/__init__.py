@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nncc.passes.layout import Layout as Layout
     from nncc.passes.legalize import Legalize as Legalize
     from nncc.passes.lower import Lower as Lower
+    from nncc.passes.offset import Offset as Offset
     from nncc.passes.plan import Plan as Plan
     from nncc.passes.quantize import Quantize as Quantize
     from nncc.passes.tensorize import Tensorize as Tensorize
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 # In the order in which a full pipeline runs them. The class of `fold` is `Fold` in fold.py.
 NAMES = (
-    "fold", "cse", "dce", "quantize", "legalize", "fuse", "layout", "lower",
+    "fold", "cse", "dce", "quantize", "legalize", "offset", "fuse", "layout", "lower",
     "tensorize", "tile", "vectorize", "emit", "plan",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Union
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from nncc.passes.dce import remove_dead
 
 log = logging.getLogger(__name__)
 
-Result = Union[None, str, Sequence[Node]]
+Result = None | str | Sequence[Node]
 
 # More rewrites of one node than any chain of rules needs: a rule undoes another.
 MAX_STEPS = 64
@@ -82,7 +82,7 @@ class Rewriter:
         symbol = self.builder.symbols.get(name)
         return symbol is not None and symbol.kind != "state"
 
-    def kind(self, *names: str) -> str:
+    def kind(self, *names: str) -> Literal["const", "param"]:
         """`param` if one of the constants is one: what is made of a weight is a weight."""
         return "param" if any(self.builder.symbols[n].kind == "param" for n in names) else "const"
 
@@ -90,14 +90,14 @@ class Rewriter:
         """A new symbol of a kind that follows from the symbols it is made of."""
         name = self.builder.fresh(hint)
         kind = self.kind(*made_of)
-        self.builder.symbols[name] = Symbol(kind, Tensor(array))  # type: ignore[arg-type]
+        self.builder.symbols[name] = Symbol(kind, Tensor(array))
         return name
 
     def define(self, name: str, array: np.ndarray, *made_of: str) -> str:
         """Makes the value `name` of a node a symbol of the same name."""
         self.builder.symbols[name] = Symbol(
             self.kind(*made_of) if made_of else "const",
-            Tensor(array),  # type: ignore[arg-type]
+            Tensor(array),
         )
         return name
 

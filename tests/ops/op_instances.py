@@ -65,14 +65,17 @@ def run_onnxruntime(op: Op, sample: Sample) -> tuple[np.ndarray, ...] | None:
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, what: str, rtol: float = 2e-5) -> None:
-    """Equal dtype and shape; integers equal, floats within rtol of the tensor's range."""
+    """Equal dtype and shape; integers equal, floats within rtol of the tensor's range.
+
+    Samples are of order 1: a range that is far smaller comes from cancellation.
+    """
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype, f"{what}: {actual.dtype} for {expected.dtype}"
     assert actual.shape == expected.shape, f"{what}: {actual.shape} for {expected.shape}"
     if expected.dtype.kind == "f":
         finite = np.abs(expected[np.isfinite(expected)])
         scale = float(finite.max()) if finite.size else 1.0
-        np.testing.assert_allclose(actual, expected, rtol, rtol * max(scale, 1e-3), err_msg=what)
+        np.testing.assert_allclose(actual, expected, rtol, rtol * max(scale, 0.1), err_msg=what)
     else:
         np.testing.assert_array_equal(actual, expected, err_msg=what)
 

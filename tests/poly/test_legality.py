@@ -112,6 +112,11 @@ def test_parallel_bands_carry_nothing():
     assert legal(chain(), band("i", "first", kind="parallel"), band("i", "second", kind="parallel"))
 
 
+def test_a_parallel_band_binds_only_what_is_below_it():
+    first = band("m", band("m", "init", kind="parallel"), by=2, kind="parallel")
+    assert legal(fused(n=2, m=4, c=2), band("n", first, band("m", "acc", "out")))
+
+
 def test_neighbours_decide_the_order():
     assert legal(chain(shift=-1), band("i", "first", "second"))
     assert not legal(chain(shift=1), band("i", "first", "second"))

@@ -365,7 +365,8 @@ def stmts(draw: st.DrawFn, env: Env, depth: int) -> lo.Stmt:
             return lo.Prefetch(name, indices)
         lanes = draw(st.sampled_from([1, 8])) if indices else 1
         value = draw(exprs(env, env.tensors[name].dtype, lanes, 2))
-        return lo.Store(name, indices, value, draw(st.one_of(st.none(), index)) if indices else None)
+        count = draw(st.one_of(st.none(), index)) if indices else None
+        return lo.Store(name, indices, value, count)
     if kind == 4 and tensors:
         views = tuple(
             lo.View(n, draw(st.one_of(st.just(0), index)))
@@ -442,9 +443,10 @@ def graphs(
     known = {**symbols, **{i: draw(types(named)) for i in inputs}}
     values = {i: known[i] for i in inputs}
     nodes = []
+    unused = NAMES.filter(lambda n: n not in known)
     for _ in range(draw(st.integers(0, 3))):
         readable = st.sampled_from(["", *known])
-        fresh = draw(distinct(NAMES.filter(lambda n: n not in known), min_size=1, max_size=2))
+        fresh = draw(distinct(unused, min_size=1, max_size=2))
         regions = draw(st.lists(graphs(named, depth=depth - 1), max_size=2)) if depth else []
         nodes.append(
             Node(
@@ -485,5 +487,3 @@ def modules(draw: st.DrawFn) -> Module:
     graph = draw(graphs(named, {n: s.type for n, s in held.items()}))
     some = lambda make: {n: draw(make(n)) for n in draw(distinct(max_size=1))}  # noqa: E731
     return Module(graph, named, held, some(definitions), some(nests), some(functions))
-
-

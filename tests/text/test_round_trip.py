@@ -36,7 +36,6 @@ def test_names_and_strings(text: str) -> None:
 @given(random.sizes(("n", "m"), {"t": TensorType(f32, (3,))}, depth=4))
 def test_sizes(size) -> None:
 
-
     # the only place of a nest where a size stands by itself
     text = f"nest n(in t: i64[3]; n, m) {{ s: for q in 0..{print_size(size)} {{ t[0] = 0 }} }}"
     assert parse_nest(text).statements[0].dims[0].hi == size
@@ -50,9 +49,7 @@ def test_nests(nest) -> None:
     assert again == nest
     assert print_nest(again) == text
     assert again.location.node == nest.location.node
-    assert [s.location.node for s in again.statements] == [
-        s.location.node for s in nest.statements
-    ]
+    assert [s.location.node for s in again.statements] == [s.location.node for s in nest.statements]
 
 
 @CASES

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import AttributeProto, helper
 
 from nncc.frontend.onnx.source import Source
-from nncc.frontend.onnx.tensors import DTYPES, ELEM_TYPES, proto_of, tensor_of
+from nncc.frontend.onnx.tensors import DTYPES, ELEM_TYPES, elem_type_name, proto_of, tensor_of
+from nncc.frontend.onnx.versions.draft import NotExpressible
 from nncc.ir.graph import AttrValue
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import DType
@@ -24,7 +24,7 @@ from nncc.ops.table import AttrDecl
 def python_value(proto: AttributeProto, source: Source) -> Any:
     """The attribute as int, float, str, Tensor or a tuple of them.
 
-    Raises KeyError with the words for it if it is of a kind that nncc does not have.
+    Raises NotExpressible if it is of a kind that nncc does not have.
     """
     kind = AttributeProto.AttributeType.Name(proto.type)
     if kind == "FLOAT":
@@ -34,6 +34,8 @@ def python_value(proto: AttributeProto, source: Source) -> Any:
     if kind == "STRING":
         return proto.s.decode("utf-8", "replace")
     if kind == "TENSOR":
+        if proto.t.data_type not in DTYPES:
+            raise NotExpressible(f"dtype {elem_type_name(proto.t.data_type)} is not supported")
         return tensor_of(proto.t, source)
     if kind == "FLOATS":
         return tuple(shortest(f) for f in proto.floats)
@@ -41,7 +43,7 @@ def python_value(proto: AttributeProto, source: Source) -> Any:
         return tuple(proto.ints)
     if kind == "STRINGS":
         return tuple(s.decode("utf-8", "replace") for s in proto.strings)
-    raise KeyError(f"attribute {proto.name} of kind {kind.lower()}")
+    raise NotExpressible(f"attribute {proto.name} is a {kind.lower()}, which is not supported")
 
 
 def shortest(value: float) -> float:
@@ -50,7 +52,7 @@ def shortest(value: float) -> float:
 
 
 def typed(value: Any, declared: AttrDecl) -> AttrValue:
-    """A Python value as the op table wants it. Raises ValueError if it is of another kind."""
+    """A Python value as the op table wants it. Raises NotExpressible if it is of another kind."""
     if declared.kind == "dtype" and value in DTYPES:
         return DTYPES[value]
     if declared.kind == "bool" and value in (0, 1):
@@ -62,7 +64,7 @@ def typed(value: Any, declared: AttrDecl) -> AttrValue:
         item = expected[declared.kind.removesuffix("s")]
         if all(isinstance(v, item) for v in value):
             return tuple(value)
-    raise ValueError(f"{value!r} is not of kind {declared.kind}")
+    raise NotExpressible(f"{value!r} is not of kind {declared.kind}")
 
 
 def untyped(value: AttrValue) -> Any:
@@ -72,9 +74,9 @@ def untyped(value: AttrValue) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def to_proto(name: str, value: Any, kind: onnx.defs.OpSchema.AttrType | None) -> AttributeProto:
-    """The attribute as ONNX has it; `kind` is needed to write an empty list."""
+def to_proto(name: str, value: Any, kind: Any) -> AttributeProto:
+    """The attribute as ONNX has it; `kind` is the schema's, needed to write an empty list."""
     if isinstance(value, Tensor):
         return helper.make_attribute(name, proto_of(value, name))
-    number = None if kind is None else AttributeProto.AttributeType.Value(kind.name)
+    number = AttributeProto.AttributeType.Value(kind.name)
     return helper.make_attribute(name, value, attr_type=number)

@@ -207,7 +207,7 @@ class _Exporter:
         gone = {i for n in self.module.graph.nodes for i in n.inputs} - written
         symbols = self.builder.symbols
         kept = {n: s for n, s in symbols.items() if n not in gone or s.kind == "state"}
-        size = sum(s.data.type.bytes for s in kept.values())  # type: ignore[misc]
+        size = sum(s.data.array.nbytes for s in kept.values())
         if size > MAX_BYTES:
             raise UnsupportedError(f"the weights are {size / 1e9:.1f} GB; a model file holds 2 GB")
         return [proto_of(s.data, fills.get(n, n)) for n, s in kept.items()]

@@ -9,6 +9,7 @@ Given a node and the body of its op, gives the nodes that stand for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import onnx
 from onnx import FunctionProto, NodeProto
@@ -22,7 +23,7 @@ def definition(
 ) -> FunctionProto | None:
     """The body that the ONNX specification gives for a node's op, if it has one."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its stubs lack functions
     except onnx.defs.SchemaError:
         return None
     if schema.has_function:
@@ -42,12 +43,13 @@ def definition(
         return None
     if not text:
         return None
-    body = FunctionProto.FromString(text)
+    body = FunctionProto()
+    body.ParseFromString(text)
     _add_schema_defaults(body, schema)
     return body
 
 
-def _add_schema_defaults(body: FunctionProto, schema: onnx.defs.OpSchema) -> None:
+def _add_schema_defaults(body: FunctionProto, schema: Any) -> None:
     """Bodies from the specification leave default attributes to the schema: state them."""
     stated = {a.name for a in body.attribute_proto}
     for name, attribute in schema.attributes.items():
@@ -63,7 +65,7 @@ def instantiate(
     `fresh` makes a name that the model does not use yet from a wish.
     """
     prefix = node.name or next((o for o in node.output if o), node.op_type)
-    names = dict(zip(body.input, node.input, strict=False))
+    names: dict[str, str] = dict(zip(body.input, node.input, strict=False))
     names.update((i, "") for i in body.input[len(node.input) :])
     names.update((f, a) for f, a in zip(body.output, node.output, strict=False) if a)
     given = {a.name: a for a in node.attribute}

@@ -116,13 +116,8 @@ class _Importer:
                 raise self.source.error(f"two inputs are named '{value.name}'")
             try:
                 type = input_type(value, self.source, self.sizes)
-            except KeyError as e:
-                self._refuse(
-                    Location(self.source.file),
-                    f"input '{value.name}': {e.args[0]} are not supported"
-                    if e.args[0].endswith("values")
-                    else f"input '{value.name}': {e.args[0]} is not supported",
-                )
+            except NotExpressible as e:
+                self._refuse(Location(self.source.file), f"input '{value.name}': {e}")
                 self.unknown.add(value.name)
                 continue
             self.builder.input(value.name, type)
@@ -140,14 +135,14 @@ class _Importer:
         for k, node in enumerate(nodes):
             for name in node.output:
                 if name and (name in maker or name in known):
-                    raise self.source.error(f"value '{name}' is made twice", _name(node))
+                    raise self.source.error(f"value '{name}' is made twice", node_name(node))
                 maker[name] = k
         missing = [(n, i) for n in nodes for i in n.input if i not in known and i not in maker]
         if missing:
             node, name = missing[0]
             raise self.source.error(
                 f"{node.op_type} reads '{name}', which nothing makes",
-                _name(node),
+                node_name(node),
                 nearest(name, [*known - {""}, *maker]) if known or maker else "",
             )
         if all(maker.get(i, -1) < k for k, n in enumerate(nodes) for i in n.input if i):
@@ -158,13 +153,13 @@ class _Importer:
         try:
             return [nodes[k] for k in sorter.static_order()]
         except CycleError as e:
-            circle = " → ".join(_name(nodes[k]) for k in reversed(e.args[1]))
+            circle = " → ".join(node_name(nodes[k]) for k in reversed(e.args[1]))
             raise self.source.error(f"the nodes depend on each other in a circle: {circle}") from e
 
     # -- nodes -------------------------------------------------------------------------------
     def _node(self, node: NodeProto, opset: int, depth: int) -> None:
         """Adds what a node means, or says why it cannot be done."""
-        self.location = Location(self.source.file, node=_name(node))
+        self.location = Location(self.source.file, node=node_name(node))
         body = self.functions.get((node.domain, node.op_type))
         if body is not None:
             self._expand(node, body, depth)
@@ -183,10 +178,10 @@ class _Importer:
             try:
                 for draft in self._drafts(node, opset):
                     self._add(draft, node)
-            except (NotExpressible, KeyError, ValueError) as e:
-                self._cannot(node, opset, str(e.args[0]))
-            except VerifyError as e:  # its message names node and op
-                self._refuse(Location(self.source.file), e.message, e.help)
+            except NotExpressible as e:
+                self._cannot(node, opset, str(e))
+            except VerifyError as e:
+                self._refuse(self.location, e.message, e.help)
                 self.unknown.update(filter(None, node.output))
             return
         types = [self._type_proto(i) for i in node.input]
@@ -207,7 +202,7 @@ class _Importer:
         return convert(padding.resolve(draft, self), lambda op: TABLE[op].since, self)
 
     def _add(self, draft: Draft, node: NodeProto) -> None:
-        """A draft of the table's version becomes a node. Raises NotExpressible, ValueError."""
+        """A draft of the table's version becomes a node. Raises NotExpressible, VerifyError."""
         declared = TABLE[draft.op]
         attrs = {}
         for name, value in draft.attrs.items():
@@ -217,7 +212,7 @@ class _Importer:
                 raise NotExpressible(f"attribute {name}={value} is not supported")
         missing = [n for n, a in declared.attrs.items() if a.required and n not in attrs]
         if missing:
-            raise self.source.error(f"{draft.op} lacks attribute {missing[0]}", _name(node))
+            raise self.source.error(f"{draft.op} lacks attribute {missing[0]}", node_name(node))
         inputs, outputs = _without_absent_end(draft.inputs), _without_absent_end(draft.outputs)
         if len(outputs) > len(declared.outputs) and not declared.outputs[-1].variadic:
             raise NotExpressible(f"its output number {len(outputs)} is used")
@@ -225,7 +220,7 @@ class _Importer:
         made = Node(draft.op, inputs, outputs, canonical_attrs(draft.op, attrs), (), self.location)
         self.builder.add(made)
         for name in filter(None, outputs):
-            check_size(self.builder.types[name], f"value '{name}'", self.source, _name(node))
+            check_size(self.builder.types[name], f"value '{name}'", self.source, node_name(node))
 
     def _check_operands(self, op: str, inputs: tuple[str, ...], node: NodeProto) -> None:
         formal = TABLE[op].inputs
@@ -234,13 +229,13 @@ class _Importer:
             raise NotExpressible(f"its operand number {len(formal) + 1} is used")
         for k, f in enumerate(formal):
             if not f.optional and not (k < len(inputs) and inputs[k]):
-                raise self.source.error(f"{op} lacks its operand {f.name}", _name(node))
+                raise self.source.error(f"{op} lacks its operand {f.name}", node_name(node))
 
     def _expand(self, node: NodeProto, body: FunctionProto, depth: int) -> None:
         if depth >= functions.MAX_DEPTH:
             raise self.source.error(
                 f"function {node.op_type} is defined by itself, or through too many functions",
-                _name(node),
+                node_name(node),
             )
         opset = next((o.version for o in body.opset_import if o.domain in ("", "ai.onnx")), 0)
         for inner in functions.instantiate(body, node, self.builder.fresh):
@@ -250,11 +245,13 @@ class _Importer:
         """A Constant node is a `const` symbol of its output's name."""
         name = node.output[0]
         try:
-            (attribute,) = node.attribute
+            if len(node.attribute) != 1:
+                raise self.source.error("a Constant has one attribute", node_name(node))
+            attribute = node.attribute[0]
             value = attributes.python_value(attribute, self.source)
             tensor = value if isinstance(value, Tensor) else _tensor(attribute.name, value)
-        except (KeyError, ValueError) as e:
-            self._cannot(node, opset, str(e.args[0]))
+        except NotExpressible as e:
+            self._cannot(node, opset, str(e))
             return
         self.builder.symbols[name] = Symbol("const", tensor)
 
@@ -337,7 +334,7 @@ class _Importer:
         return self.builder.fresh(hint)
 
 
-def _name(node: NodeProto) -> str:
+def node_name(node: NodeProto) -> str:
     """What users call a node."""
     return node.name or next((o for o in node.output if o), node.op_type)
 
@@ -364,5 +361,5 @@ def _is_schema_default(draft: Draft, name: str, value: object) -> bool:
 def _tensor(name: str, value: object) -> Tensor:
     dtypes = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
     if name not in dtypes:
-        raise ValueError(f"a constant given as {name} is not supported")
+        raise NotExpressible(f"a constant given as {name} is not supported")
     return Tensor(np.array(value, dtypes[name]))

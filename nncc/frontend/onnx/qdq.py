@@ -52,7 +52,7 @@ class _Writer:
 
     def dequantize(self, x: str, scale: object, zero: int, dtype: str, hint: str) -> str:
         """x as float: (x - zero) * scale, for the whole tensor."""
-        inputs = (x, self.constant(scale, "float32", f"{hint}.scale"))
+        inputs: tuple[str, ...] = (x, self.constant(scale, "float32", f"{hint}.scale"))
         if zero:
             inputs = (*inputs, self.constant(zero, dtype, f"{hint}.zero"))
         return self.draft("DequantizeLinear", inputs, hint)

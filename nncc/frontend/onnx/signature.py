@@ -16,6 +16,7 @@ import onnx
 
 from nncc.frontend.onnx.source import Source
 from nncc.frontend.onnx.tensors import DTYPES, MAX_BYTES, elem_type_name
+from nncc.frontend.onnx.versions.draft import NotExpressible
 from nncc.ir.index import Size, var
 from nncc.ir.types import TensorType
 
@@ -56,14 +57,15 @@ def input_type(value: onnx.ValueInfoProto, source: Source, sizes: Sizes) -> Tens
     """The type of a graph input.
 
     Raises FrontendError for a rank that is not stated, a negative or an absurd extent, and
-    KeyError with the words for it if nncc has no such type.
+    NotExpressible if nncc has no such type.
     """
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise KeyError(f"{(kind or 'untyped').removesuffix('_type')} values")
+        what = (kind or "untyped").removesuffix("_type")
+        raise NotExpressible(f"{what} values are not supported")
     tensor = value.type.tensor_type
     if tensor.elem_type not in DTYPES:
-        raise KeyError(f"dtype {elem_type_name(tensor.elem_type)}")
+        raise NotExpressible(f"dtype {elem_type_name(tensor.elem_type)} is not supported")
     if not tensor.HasField("shape"):
         raise source.error(
             f"input '{value.name}' does not state its rank",

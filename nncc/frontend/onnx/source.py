@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from nncc.diagnostics import FrontendError, Location
 
 OLDEST_OPSET = 7
 
-ModelSource = Union[str, Path, bytes, onnx.ModelProto]
+ModelSource = str | Path | bytes | onnx.ModelProto
 
 # First bytes of files that people take for ONNX models.
 _OTHER_KINDS = (

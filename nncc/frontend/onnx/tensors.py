@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 from onnx import TensorProto, numpy_helper
 
 from nncc.frontend.onnx.source import Source, external_file

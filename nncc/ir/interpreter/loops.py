@@ -398,7 +398,8 @@ def _read(frame: Frame, memory: Memory, start: Any, lanes: int) -> Array:
         if len(found) in (1, frame.instances):
             return found.copy()
         return found[_owners(frame, memory)]
-    return memory.data[_owners(frame, memory)[:, None], start[:, None] + np.arange(lanes)]
+    columns = start[:, None] + np.arange(lanes)
+    return np.asarray(memory.data[_owners(frame, memory)[:, None], columns])
 
 
 def _flat_index(

@@ -9,18 +9,19 @@ The nest has one reduction statement that folds into its first parameter, elemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from nncc.ir.expr import Expr, Load, transform
-from nncc.ir.index import var
-from nncc.ir.interpreter.boxes import Array, Box, evaluate_expression
-from nncc.ir.nests import BUILTIN_COMBINES, Nest
+from nncc.ir.expr import Apply, Const, Expr, Load
+from nncc.ir.index import Size, evaluate
+from nncc.ir.nests import BUILTIN_COMBINES, Dim, Nest
 from nncc.ir.scalar import FUNCTIONS
 
-_INSTANCE = "operation instance"
+Array = np.ndarray[Any, Any]
+Operands = Mapping[str, Array]
 
 
 def operation_function(semantics: Nest) -> Callable[..., Array]:
@@ -32,32 +33,64 @@ def operation_function(semantics: Nest) -> Callable[..., Array]:
     """
     statement = semantics.statements[-1]
     fold = FUNCTIONS[BUILTIN_COMBINES[statement.combine]].numpy
-    value = transform(statement.values[0], _batched)
-    reduced = set(statement.reduction_dims)
-    ranges = {d.name: (int(d.lo), int(d.hi)) for d in statement.dims}  # type: ignore[arg-type]
-    kept = [d for d in ranges if d not in reduced]
+    names = tuple(p.name for p in semantics.params)
+    shapes = {p.name: p.type.static_shape for p in semantics.params}
+    reduced = statement.reduction_dims
+    kept = [d for d in statement.dims if d.name not in reduced]
+    folded = [d for d in statement.dims if d.name in reduced]
+
+    # every combination of the kept and of the folded dimensions: arrays [kept, 1] and [1, folded]
+    rows, steps = _grid(kept), _grid(folded)
+    count = (rows.shape[1], steps.shape[1])
+    point = {d.name: r[:, None] for d, r in zip(kept, rows, strict=True)}
+    point |= {d.name: s[None, :] for d, s in zip(folded, steps, strict=True)}
+    target = _positions(statement.targets[0].indices, shapes[names[0]], point)[:, 0]
+    value = _function(statement.values[0], shapes, point)
 
     def run(*operands: Array) -> Array:
-        instances = max(len(x) for x in operands)
-        tensors = {
-            p.name: np.broadcast_to(x, (instances, x.shape[1])).reshape(
-                instances, *p.type.static_shape
-            )
-            for p, x in zip(semantics.params, operands, strict=True)
-        }
-        box = Box({_INSTANCE: (0, instances), **ranges}, {}, tensors)
-        products = np.broadcast_to(evaluate_expression(value, box), box.shape)
-        order = [0, *(1 + k for k, d in enumerate(ranges) if d in kept)]
-        order += [1 + k for k, d in enumerate(ranges) if d in reduced]
-        steps = products.transpose(order).reshape(instances, operands[0].shape[1], -1)
-        total = np.broadcast_to(operands[0], steps.shape[:2])
-        for k in range(steps.shape[2]):
-            total = fold(np, total, steps[:, :, k])
-        return np.asarray(total)
+        products = value(dict(zip(names, operands, strict=True)))
+        instances = max(len(products), len(operands[0]))
+        products = np.broadcast_to(products, (instances, *count))
+        accumulator = operands[0][:, target]
+        for k in range(count[1]):
+            accumulator = fold(np, accumulator, products[:, :, k])
+        result = np.empty_like(accumulator)
+        result[:, target] = accumulator
+        return result
 
     return run
 
 
-def _batched(e: Expr) -> Expr:
-    """A load with the instance as its first subscript."""
-    return replace(e, indices=(var(_INSTANCE), *e.indices)) if isinstance(e, Load) else e
+def _grid(dims: Sequence[Dim]) -> Array:
+    """The values of `dims` in all combinations, in row-major order: [dims, combinations]."""
+    ranges = [np.arange(evaluate(d.lo, {}), evaluate(d.hi, {})) for d in dims]
+    count = math.prod(len(r) for r in ranges)
+    return np.array(np.meshgrid(*ranges, indexing="ij"), np.int64).reshape(len(dims), count)
+
+
+def _positions(
+    indices: tuple[Size, ...], shape: tuple[int, ...], point: Mapping[str, Any]
+) -> Array:
+    """Row-major positions of an access, for every point: an array [kept or 1, folded or 1]."""
+    position: Any = np.zeros((1, 1), np.int64)
+    for index, extent in zip(indices, shape, strict=True):
+        position = position * extent + evaluate(index, point)
+    return np.asarray(position)
+
+
+def _function(
+    e: Expr, shapes: Mapping[str, tuple[int, ...]], point: Mapping[str, Any]
+) -> Callable[[Operands], Array]:
+    """`e` as a function of the operands, to an array [instances, kept or 1, folded or 1]."""
+    if isinstance(e, Const):
+        literal = np.full((1, 1, 1), np.asarray(e.value).astype(e.dtype.numpy))
+        return lambda operands: literal
+    if isinstance(e, Load):
+        positions = _positions(e.indices, shapes[e.tensor], point)
+        return lambda operands: operands[e.tensor][:, positions]
+    assert isinstance(e, Apply), "operations compute with operands and literals"
+    args = [_function(a, shapes, point) for a in e.args]
+    numpy, dtype = FUNCTIONS[e.fn].numpy, e.dtype.numpy
+    return lambda operands: np.asarray(numpy(np, *(a(operands) for a in args))).astype(
+        dtype, copy=False
+    )

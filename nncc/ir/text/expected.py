@@ -1,6 +1,8 @@
-"""Syntax errors in a user's words: what stands there, and what was expected instead.
+"""Syntax errors in a user's words: what was expected, and what stands there instead.
 
     expected a type, such as f32[N,3]; found ')'
+
+Terminals of the grammar are never shown by their names.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _WORDS = {
     "OR": "'|'",
     "AND": "'&'",
 }
-_OPERATORS = frozenset("OR XOR AND COMPARE SHIFT PLUS MINUS TIMES ELSE".split())
+_OPERATORS = {"OR", "XOR", "AND", "COMPARE", "SHIFT", "PLUS", "MINUS", "TIMES", "ELSE"}
 
 
 def describe(u: UnexpectedToken, parser: Lark, text: str, start: str) -> tuple[str, str]:
@@ -70,15 +72,15 @@ def _accepted(parser: Lark, text: str, start: str, position: int | None) -> froz
     again = parser.parse_interactive(text, start)
     if position is None:
         again.exhaust_lexer()
-        return frozenset(again.accepts())
+        return frozenset(again.accepts())  # type: ignore[no-untyped-call]
     try:
-        for token in again.lexer_thread.lex(again.parser_state):
+        for token in again.lexer_thread.lex(again.parser_state):  # type: ignore[no-untyped-call]
             if token.start_pos == position:
                 break
             again.feed_token(token)
     except UnexpectedToken:
         pass  # the lexer knows that the token does not fit, and did not give it to the parser
-    return frozenset(again.accepts())
+    return frozenset(again.accepts())  # type: ignore[no-untyped-call]
 
 
 def _phrases(accepted: frozenset[str], literals: Mapping[str, str]) -> list[str]:

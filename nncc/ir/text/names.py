@@ -1,6 +1,8 @@
-"""Names, strings and numbers as text, and back: every one reads back as what it was.
+"""Names, strings and numbers as text, and back.
 
     conv1.w      `x:0`      "any text"      0.1      -inf
+
+Every one reads back as exactly what it was.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from typing import Any
 from nncc.ir.types import DTYPES, DType
 
 # Words that the parser takes for keywords where a name could stand too (a test compares).
-KEYWORDS = frozenset(
-    "align alloc as at bytes call combine const declare def else false file fill for function graph if "
-    "in inf layout let local nan nest parallel param prefetch random scan schedule sha256 size "
-    "state step true unroll update value vector where while with".split()
+_WORDS = (
+    "align alloc as at bytes call combine const declare def else false file fill for function "
+    "graph if in inf layout let local nan nest parallel param prefetch random scan schedule "
+    "sha256 size state step true unroll update value vector where while with"
 )
+KEYWORDS = frozenset(_WORDS.split())
 
 _PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _DTYPE = re.compile(rf"({'|'.join(DTYPES)})(x\d+)?")
@@ -30,9 +33,9 @@ def quote(name: str) -> str:
     >>> quote("conv1.w"), quote("x:0"), quote("for")
     ('conv1.w', '`x:0`', '`for`')
     """
-    if _PLAIN.fullmatch(name) and name not in KEYWORDS and not _DTYPE.fullmatch(name):
-        if name != "_":
-            return name
+    reserved = name == "_" or name in KEYWORDS or _DTYPE.fullmatch(name)
+    if _PLAIN.fullmatch(name) and not reserved:
+        return name
     body = json.dumps(name, ensure_ascii=False)[1:-1]
     return "`" + body.replace('\\"', '"').replace("`", "\\u0060") + "`"
 

@@ -59,6 +59,7 @@ def _quoted(size: Size) -> Size:
 
 
 def print_sizes(sizes: Iterable[Size], separator: str = ",") -> str:
+    """Integer expressions in a row."""
     return separator.join(print_size(s) for s in sizes)
 
 

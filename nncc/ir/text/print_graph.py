@@ -152,4 +152,3 @@ class _Graphs:
             return f"{print_type(v.type)} {_data(key, v, self.store)}"
         assert isinstance(v, int | DType), f"{v!r} is not the value of an attribute"
         return str(v)
-

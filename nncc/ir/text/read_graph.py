@@ -28,9 +28,7 @@ class GraphReader:
         symbols: types of the names that can be read besides the graph's own values.
     """
 
-    def __init__(
-        self, scope: Scope, symbols: Mapping[str, TensorType], data: DataReader
-    ) -> None:
+    def __init__(self, scope: Scope, symbols: Mapping[str, TensorType], data: DataReader) -> None:
         self.scope, self.symbols, self.data = scope, symbols, data
         self.known: set[str] = set(symbols)
         self.own: set[str] = set()
@@ -64,7 +62,7 @@ class GraphReader:
 
     def _define(self, v: s.ValueText) -> str:
         name = str(v.name)
-        if name == "_" and v.type is None:
+        if _is_absent(v.name) and v.type is None:
             return ""
         if name in self.known:
             what = "value" if name in self.own else "symbol"
@@ -89,7 +87,7 @@ class GraphReader:
     def _node(self, n: s.NodeText) -> Node:
         known = self.known
         inputs = tuple(
-            str(i) if i in known else "" if i == "_" else self._use(i) for i in n.inputs
+            "" if _is_absent(i) else str(i) if i in known else self._use(i) for i in n.inputs
         )
         attrs = self._attrs(n.attributes) if n.attributes else {}
         regions = tuple(GraphReader(self.scope, {}, self.data).read(r) for r in n.regions)
@@ -160,3 +158,8 @@ class GraphReader:
         if name in self.own:
             self.types.setdefault(name, stated)
         return name
+
+
+def _is_absent(name: Token) -> bool:
+    """Whether it is the bare `_`: no value. (A value may be called `_` in quotes.)"""
+    return name == "_" and name.end_pos == (name.start_pos or 0) + 1

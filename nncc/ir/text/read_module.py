@@ -83,10 +83,8 @@ def _symbol(text: s.SymbolText, scope: Scope, data: DataReader) -> Symbol:
     if t.is_static:
         return Symbol(text.kind.value, data.tensor(text.data, t, str(text.name)))
     if text.kind != "state":
-        raise s.Problem(
-            text.type.at, f"the shape of a {text.kind} has no named sizes, this is {t}"
-        )
-    if text.data.kind != "number":
+        raise s.Problem(text.type.at, f"the shape of a {text.kind} has no named sizes, this is {t}")
+    if text.data.kind not in ("number", "bytes"):
         raise s.Problem(
             text.data.at, f"a state of type {t} starts with one number for all elements"
         )

@@ -218,9 +218,7 @@ def _schedule(
     return tuple(_tree(t, names, scope) for t in trees)
 
 
-def _tree(
-    t: s.BandText | s.HomeText | s.LeafText, names: _ScheduleNames, scope: Scope
-) -> Schedule:
+def _tree(t: s.BandText | s.HomeText | s.LeafText, names: _ScheduleNames, scope: Scope) -> Schedule:
     if isinstance(t, s.BandText):
         dim = names.check(t.dim, names.dims, "dim")
         step = 1 if t.step is None else scope.size(t.step)
@@ -237,9 +235,7 @@ def _tree(
 # -- definitions ---------------------------------------------------------------------------
 
 
-def read_definition(
-    text: s.DefinitionText, file: str, shared: Mapping[str, Combine]
-) -> Definition:
+def read_definition(text: s.DefinitionText, file: str, shared: Mapping[str, Combine]) -> Definition:
     """A definition; of the module's combines in `shared` it keeps those it uses.
 
     Raises Problem.
@@ -309,6 +305,3 @@ def _reductions(e: object) -> set[str]:
     if isinstance(e, s.Call):
         return set[str]().union(*map(_reductions, e.args))
     return _reductions(e.other) if isinstance(e, s.Border) else set()
-
-
-

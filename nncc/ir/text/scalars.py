@@ -233,9 +233,7 @@ def _call(scope: Scope, e: s.Call, expected: Numeric | None) -> Expr:
         if e.at in FUNCTIONS:
             return _apply(scope, e.at, str(e.at), e.args, expected)
     if not scope.operations:
-        raise s.Problem(
-            e.at, f"there is no function '{e.at}'", nearest(e.at, _NAMES, "functions")
-        )
+        raise s.Problem(e.at, f"there is no function '{e.at}'", nearest(e.at, _NAMES, "functions"))
     operands = tuple(scalar(scope, a) for a in e.args)
     if e.type is not None:
         return Apply(str(e.at), operands, *numeric(e.type))

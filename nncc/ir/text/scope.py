@@ -1,12 +1,14 @@
 """What names mean at a place of the text, and from there sizes, types and layouts.
 
     Scope(sizes={"N"}).size(<text of 2*N + 1>)   →   the Size 2*N + 1
+
+Scalar expressions are in `scalars.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lark import Token
@@ -188,14 +190,18 @@ def numeric(at: Token, *, lanes: bool = True) -> Numeric:
     return DTYPES[name], int(count or 1)
 
 
-_SIZE_OPERATORS = {
+_SIZE_OPERATORS: dict[str, Callable[[Size, Size], Size]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "//": floordiv,
     "%": modulo,
 }
-_SIZE_FUNCTIONS = {"min": minimum, "max": maximum, "ceildiv": ceildiv}
+_SIZE_FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
+    "min": minimum,
+    "max": maximum,
+    "ceildiv": ceildiv,
+}
 
 
 def unique(names: Iterable[Token], what: str, known: Mapping[str, object] | None = None) -> None:

@@ -8,9 +8,10 @@ know their line and column. `transformer.py` turns the parser's matches into the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from lark import Token
+
 
 class Problem(Exception):
     """Something is wrong at a token; `parser.py` makes the user's error of it."""
@@ -136,10 +137,10 @@ class Typed:
     size: bool = False
 
 
-Expression = Union[
-    Literal, Ref, DTypeName, Infix, Negative, Subscript, Bounded, Border, Range, Call, Reduction,
-    Typed,
-]  # fmt: skip
+Expression = (
+    Literal | Ref | DTypeName | Infix | Negative | Subscript | Bounded | Border | Range | Call
+    | Reduction | Typed
+)  # fmt: skip
 
 # -- types and data ------------------------------------------------------------------------
 

@@ -181,10 +181,10 @@ class ToSyntax(Transformer[Token, Any]):
         return s.ScheduleText(tuple(parts))
 
     def band(self, parts: Parts) -> s.BandText:
-        return s.BandText(*parts[:3], tuple(parts[3:]))
+        return s.BandText(parts[0], parts[1], parts[2], tuple(parts[3:]))
 
     def home(self, parts: Parts) -> s.HomeText:
-        return s.HomeText(*parts[:2], tuple(parts[2:]))
+        return s.HomeText(parts[0], parts[1], tuple(parts[2:]))
 
     def leaf(self, parts: Parts) -> s.LeafText:
         return s.LeafText(parts[0], parts[1], _present(parts[2:]))
@@ -287,7 +287,7 @@ class ToSyntax(Transformer[Token, Any]):
         return s.Typed(*parts)
 
     def size_value(self, parts: Parts) -> s.Typed:
-        return s.Typed(*parts, size=True)
+        return s.Typed(parts[0], parts[1], size=True)
 
 
 _ESCAPES = r"escapes are those of JSON: \n, \\, \u0041"

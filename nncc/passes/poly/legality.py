@@ -32,14 +32,15 @@ class Problem:
 
     Args:
         times: statement and map from instances to times; `length` entries each.
-        parallel: places of parallel counters. `vectors`: statement, place of its lane counter.
+        parallel: place of a parallel counter, statements that it counts for.
+        vectors: statement, place of its lane counter.
         pieces: tensor, number of leading places that say which piece is meant.
     """
 
     texts: Texts
     times: tuple[tuple[str, str], ...]
     length: int
-    parallel: tuple[int, ...]
+    parallel: tuple[tuple[int, tuple[str, ...]], ...]
     vectors: tuple[tuple[str, int], ...]
     pieces: tuple[tuple[str, int], ...]
 
@@ -55,7 +56,7 @@ class Violation:
     tensor: str
     relation: str
     example: str
-    place: int = -1  # of the parallel counter that carries it
+    band: int = -1  # which of the parallel bands carries it
 
 
 def check_schedule(nest: Nest) -> None:
@@ -90,7 +91,7 @@ def problem(nest: Nest, tree: tuple[Schedule, ...], *, canonical: bool) -> Probl
         accesses,
         tuple((name, relations.complete(body)) for name, body in bodies),
         len(next(iter(order.times.values()), ())),
-        tuple(place for place, _ in order.parallel),
+        tuple((p.place, tuple(names.statements[s] for s in p.statements)) for p in order.parallel),
         tuple((names.statements[s], place) for s, place in order.vectors.items()),
         tuple((names.tensors[t], place) for t, place in order.pieces.items()),
     )
@@ -129,9 +130,10 @@ class _Checker:
                 late = call(relation.intersect, call(source.lex_ge_map, sink))
                 yield from self._violation(d, late, f"{d.sink} runs before {d.source}")
                 yield from self._lanes(d, relation)
-            for place in self.of.parallel:
-                carried = call(relation.intersect, self._agreeing(d, place, differing=True))
-                yield from self._violation(d, carried, "a parallel band carries it", place)
+            for band, (place, statements) in enumerate(self.of.parallel):
+                if d.source in statements and d.sink in statements:
+                    carried = call(relation.intersect, self._agreeing(d, place, differing=True))
+                    yield from self._violation(d, carried, "a parallel band carries it", band)
 
     def _lanes(self, d: Dependence, relation: isl.Map) -> Iterator[Violation]:
         place = self.vectors.get(d.source)
@@ -150,12 +152,12 @@ class _Checker:
         return call(onward.apply_range, call(self.times[d.sink].reverse))
 
     def _violation(
-        self, d: Dependence, pairs: isl.Map, reason: str, place: int = -1
+        self, d: Dependence, pairs: isl.Map, reason: str, band: int = -1
     ) -> Iterator[Violation]:
         if call(pairs.is_empty):
             return
         text = call(call(pairs.coalesce).to_str)
-        yield Violation(reason, d.kind, d.source, d.sink, d.tensor, text, _example(d, pairs), place)
+        yield Violation(reason, d.kind, d.source, d.sink, d.tensor, text, _example(d, pairs), band)
 
 
 def _example(d: Dependence, pairs: isl.Map) -> str:
@@ -190,9 +192,8 @@ def _instance(of: isl.Map, side: isl.dim_type, values: Iterator[str]) -> str:
 def _message(nest: Nest, tree: tuple[Schedule, ...], violation: Violation) -> str:
     order = scheduled(nest, tree)
     reason = violation.reason
-    if violation.place >= 0:
-        dim = next(dim for place, dim in order.parallel if place == violation.place)
-        reason = f"the parallel band over {dim} carries it"
+    if violation.band >= 0:
+        reason = f"the parallel band over {order.parallel[violation.band].dim} carries it"
     return (
         f"the schedule of nest {nest.name} breaks the {violation.kind} dependence of "
         f"{violation.sink} on {violation.source} through {violation.tensor}: {reason}\n"

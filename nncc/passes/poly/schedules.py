@@ -15,7 +15,7 @@ other, each for all lanes at once: the lane stands behind their positions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from nncc.diagnostics import PassError
@@ -39,19 +39,28 @@ Time = tuple[Size, ...]
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """A parallel band: the place of its counter in the times of the statements below it."""
+
+    place: int
+    dim: str
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Order:
     """A schedule as times.
 
     Args:
         times: of each statement's instances, all of one length.
-        parallel: the place of each parallel band's counter in the times, and its dimension.
+        parallel: the parallel bands.
         vectors: for each statement in a vector band the place of the lane.
         pieces: for each tensor placed by a `Local` how many leading places of the time say
             which piece of it an instance uses.
     """
 
     times: Mapping[str, Time]
-    parallel: tuple[tuple[int, str], ...] = ()
+    parallel: tuple[Parallel, ...] = ()
     vectors: Mapping[str, int] = field(default_factory=dict)
     pieces: Mapping[str, int] = field(default_factory=dict)
 
@@ -87,7 +96,7 @@ def scheduled(nest: Nest, tree: tuple[Schedule, ...]) -> Order:
 
     return Order(
         {name: tuple(time[k] for k in kept) for name, time in times.items()},
-        tuple((place(p), dim) for p, dim in walk.parallel),
+        tuple(replace(p, place=place(p.place)) for p in walk.parallel),
         {statement: place(p) for statement, p in walk.vectors.items()},
         {tensor: place(p) for tensor, p in walk.pieces.items()},
     )
@@ -102,7 +111,7 @@ class _Walk:
             s.name: (*scans, *s.dims) for s, scans in walk_statements(nest.body)
         }
         self.times: dict[str, Time] = {}
-        self.parallel: list[tuple[int, str]] = []
+        self.parallel: list[Parallel] = []
         self.vectors: dict[str, int] = {}
         self.pieces: dict[str, int] = {}
 
@@ -143,7 +152,8 @@ class _Walk:
             self.visit(band.body, (*here, counter), {**rest, band.dim: 0}, (left,))
         else:
             if band.kind == "parallel":
-                self.parallel.append((len(here), band.dim))
+                below = tuple(leaf.statement for leaf in _leaves(band.body))
+                self.parallel.append(Parallel(len(here), band.dim, below))
             self.visit(band.body, (*here, counter), {**rest, band.dim: left})
 
     def _origin(self, band: Band) -> Size:

@@ -18,8 +18,8 @@ from nncc.diagnostics import PassError, nearest
 from nncc.ir.graph import Module
 from nncc.ir.index import Index, variables
 from nncc.ir.index import evaluate as evaluate_size
-from nncc.ir.types import TensorType
 from nncc.ir.interpreter.graph import interpret
+from nncc.ir.types import TensorType
 from nncc.ops.reference import evaluate
 
 Arrays = Mapping[str, np.ndarray]
@@ -71,7 +71,7 @@ def _check_samples(name: str, data: np.ndarray, type: TensorType) -> None:
     )
     if data.ndim == 0 or not fits:
         raise PassError(
-            f"calibration data for '{name}' are {data.dtype}{list(data.shape)}, the input is {type}",
+            f"calibration data for '{name}' have shape {list(data.shape)}, the input is {type}",
             help="axis 0 counts samples, the others are as in the model",
         )
     if data.dtype != type.dtype.numpy:

@@ -11,14 +11,19 @@ A rule raises NoIntegerForm with the reason if it cannot; the node then stays in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nncc.ir.graph import Attrs, Node
-from nncc.ops.integer import absorb_zero_point, accumulator_bound, add_multipliers
-from nncc.ops.integer import quantize_multiplier
+from nncc.ops.integer import (
+    absorb_zero_point,
+    accumulator_bound,
+    add_multipliers,
+    quantize_multiplier,
+)
 from nncc.ops.integer_pooling import distinct_counts
+from nncc.ops.reference import evaluate
 from nncc.ops.table import TABLE, Site, attr
 from nncc.passes.quantization.integers import (
     Epilogue,
@@ -34,12 +39,16 @@ Rule = Callable[[Node, IntegerGraph], None]
 
 @dataclass(frozen=True)
 class Weights:
-    """A float weight matrix of a contraction, output channel first, and its bias."""
+    """The weights of a contraction, output channel first, and its bias.
+
+    `transposed`: the op wants the matrix with the output channel last.
+    """
 
     name: str
     array: np.ndarray
     bias_name: str
     bias: np.ndarray
+    transposed: bool = False
 
 
 def _weights(graph: IntegerGraph, name: str, array: np.ndarray, bias: str) -> Weights:
@@ -79,10 +88,11 @@ def _contract(
     absorbed = absorb_zero_point(w, b, x_scale.zero)
     graph.check_accumulator(accumulator_bound(w, absorbed, 0))
     accumulator = graph.builder.fresh(f"{epilogue.output}.acc")
+    stored = np.ascontiguousarray(w.T) if weights.transposed else w
     graph.add(
         make(
             made,
-            graph.symbol(w, f"{weights.name}.q", weights.name),
+            graph.symbol(stored, f"{weights.name}.q", weights.name),
             graph.symbol(absorbed, f"{weights.bias_name}.q", weights.name),
             accumulator,
             x_scale,
@@ -105,18 +115,14 @@ def _conv(node: Node, graph: IntegerGraph) -> None:
 
 
 def _matrix(
-    node: Node, graph: IntegerGraph, array: np.ndarray, bias: str, transposed: bool
+    node: Node, graph: IntegerGraph, array: np.ndarray, bias: str, channels_first: bool
 ) -> None:
     """x times a constant matrix plus a row."""
-    attrs: Attrs = {"transB": True} if transposed else {}
-    channels_first = array if transposed else array.T
-    weights = _weights(graph, node.inputs[1], channels_first, bias)
+    attrs: Attrs = {"transB": True} if channels_first else {}
+    rows = array if channels_first else array.T
+    weights = replace(_weights(graph, node.inputs[1], rows, bias), transposed=not channels_first)
 
     def make(x: str, w: str, b: str, y: str, scale: Scale) -> Node:
-        if not transposed:  # the weight was made with channels first: back to the matrix's order
-            symbol = graph.builder.symbols[w]
-            graph.builder.symbols.pop(w)
-            w = graph.symbol(np.ascontiguousarray(symbol.data.array.T), w, node.inputs[1])
         return Node("IntMatMul", (x, w, b), (y,), attrs)
 
     rank = graph.type(node.outputs[0]).rank
@@ -279,8 +285,6 @@ def _table(node: Node, graph: IntegerGraph) -> None:
         functions[i].values if i in varying else _scalar(graph.weight(i)) if i else None
         for i in node.inputs
     ]
-    from nncc.ops.reference import evaluate
-
     with np.errstate(all="ignore"):
         (values,) = evaluate(node, operands)
     if values.dtype != np.float32:

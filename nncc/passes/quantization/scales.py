@@ -1,6 +1,6 @@
 """Scales and zero points: how real numbers stand in eight bits.
 
-    Scale.of_range(-1.0, 3.0)   ->  scale 4/255, zero point -64:  -1.0 is -128, 0.0 is -64, 3.0 is 127
+    Scale.of_range(-1.0, 3.0)   ->  scale 4/255, zero point -64: 0.0 is -64, 3.0 is 127
 
 Zero is always a value of its own, so that padding and clamps at zero are exact.
 """
@@ -36,7 +36,7 @@ class Scale:
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """x as int8, by the rule of QuantizeLinear (float32, half to even, saturating)."""
         steps = np.rint(x.astype(np.float32) / np.float32(self.scale)) + np.float32(self.zero)
-        return np.clip(steps, LOWEST, HIGHEST).astype(np.int8)
+        return np.asarray(np.clip(steps, LOWEST, HIGHEST), np.int8)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
         """q as float32, by the rule of DequantizeLinear."""
@@ -83,4 +83,4 @@ def weight_scales(rows: np.ndarray, bias: np.ndarray, x_scale: float, y_scale: f
 def quantize_weight(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Rows of weights as int8 in -127..127."""
     steps = np.rint(rows / scales.astype(np.float64)[:, None])
-    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return np.asarray(np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT), np.int8)

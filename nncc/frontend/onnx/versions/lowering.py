@@ -1,4 +1,4 @@
-"""Steps downward: (op, version) → the function that writes a node of that version in the one before.
+"""Steps downward: (op, version) → the function that writes such a node in the version before.
 
 Used by the exporter, and by the importer for ops whose table entry is older than the model.
 Where an operand became an input, going back needs its value at compile time.

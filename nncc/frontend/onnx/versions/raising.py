@@ -31,8 +31,8 @@ def attrs_to_inputs(version: int, *names: str) -> Step:
         inputs = [draft.input(0)]
         for name in names:
             value = _ints(draft, name)
-            absent = value is None
-            inputs.append("" if absent else scope.add_constant(value, f"{draft.output(0)}.{name}"))
+            hint = f"{draft.output(0)}.{name}"
+            inputs.append("" if value is None else scope.add_constant(value, hint))
         return [
             draft.changed(version=version, inputs=_trimmed(inputs), attrs=draft.without(*names))
         ]

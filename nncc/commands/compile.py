@@ -1,0 +1,76 @@
+"""Compile a model into a folder with code, weights and a manifest.
+
+The folder is loaded by `nncc run`, `nncc show` and `nncc.load`; it also holds an object file and a
+C header. With --check, every level is compared with the interpreter of the graph first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncc.commands.options import (
+    Observers,
+    add_compilation,
+    add_json,
+    add_model,
+    add_observers,
+    lowered,
+)
+
+if TYPE_CHECKING:
+    from nncc.runtime.executable import Executable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="default: the model's name with .nncc"
+    )
+    parser.add_argument(
+        "--check", nargs="?", const=True, metavar="DATA",
+        help="compare all levels on these data (.npz or folder), or on random ones",
+    )  # fmt: skip
+    add_compilation(parser)
+    add_observers(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nncc.driver import build
+
+    folder = Path(args.output or Path(args.model).with_suffix(".nncc").name)
+    observers = Observers(args)
+    compilation = lowered(args, observers.all)
+    observers.finish()
+    executable = build(compilation, threads=args.threads, name=Path(args.model).stem)
+    checked = ""
+    if args.check:
+        from nncc.arrays import load_arrays
+        from nncc.check import check
+
+        inputs = compilation.source.graph.inputs
+        data = None if args.check is True else load_arrays(args.check, inputs)
+        checked = str(check(compilation, executable, data))
+    executable.save(folder)
+    if args.json:
+        print(json.dumps({"output": str(folder), "check": checked, **executable.report}, indent=1))
+        return 0
+    if checked:
+        print(checked)
+    print(f"{folder}: {summary(executable)}")
+    return 0
+
+
+def summary(executable: Executable) -> str:
+    """What was made, in one line."""
+    report = executable.report
+    target = "-".join(filter(None, (report["target"], report["variant"])))
+    return (
+        f"{report['kernels']} kernels for {target}, {report['code_bytes']} bytes of code, "
+        f"{report['weights_bytes']} of weights, {report['arena_bytes']} of working memory"
+    )
+
+

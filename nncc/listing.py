@@ -1,0 +1,166 @@
+"""A model's levels as text, for `nncc show` and for the files of an artifact.
+
+    levels(compilation, "digits")            {"graph": "…", "nests": "…", …}, made when asked for
+    select(text, "conv1")                    the nest, function or node of that name in a listing
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nncc import __version__
+from nncc.diagnostics import NnccError, nearest
+from nncc.driver import Compilation, back_end, calls
+from nncc.ir.graph import Module
+from nncc.ir.text import print_function, print_graph, print_nest
+from nncc.machines import load as load_machine
+from nncc.passes.plan import memory_plan
+from nncc.passes.plan import program as program_of
+
+# Files of an artifact that hold the text of a level.
+FILES = {
+    "graph": "graph.txt",
+    "nests": "nests.txt",
+    "schedule": "schedule.txt",
+    "loops": "loops.txt",
+    "memory": "memory.txt",
+}
+
+
+def show(compilation: Compilation, level: str, node: str, name: str) -> str:
+    """One level of a compilation as text; with `node`, what belongs to it only."""
+    text = levels(compilation, name)[level]()
+    return select(text, node, calls(compilation.module)) if node else text
+
+
+def show_artifact(folder: Path, level: str, node: str) -> str:
+    """The same from a compiled model's folder. Raises NnccError if it is none, or damaged."""
+    from nncc.runtime.artifact import open_artifact
+
+    opened = open_artifact(folder, version=__version__)
+    manifest = opened.manifest
+    if level in FILES:
+        text = opened.read(FILES[level]).decode()
+    else:
+        text = opened.read(f"{manifest['name']}.ll").decode()
+        if level == "asm":
+            machine = load_machine(_target_name(manifest))
+            text = back_end(machine).target.assembly(text, machine)
+    return select(text, node, manifest["report"]["calls"]) if node else text
+
+
+def _target_name(manifest: Mapping[str, Any]) -> str:
+    return "-".join(filter(None, (manifest["target"], manifest["variant"])))
+
+
+def levels(compilation: Compilation, name: str) -> dict[str, Callable[[], str]]:
+    """For each level of `nncc show`, a function that gives its text."""
+
+    def program() -> Any:
+        return program_of(compilation.module, name)
+
+    def nests(module: Module) -> str:
+        return "\n\n".join(print_nest(n) for n in module.nests.values())
+
+    machine = compilation.machine
+    scheduled = compilation.before("emit")
+    return {
+        "graph": lambda: print_graph(compilation.before("lower").graph),
+        "nests": lambda: nests(compilation.before(_first_scheduling(compilation))),
+        "schedule": lambda: nests(scheduled),
+        "loops": lambda: "\n\n".join(
+            print_function(f) for f in compilation.module.functions.values()
+        ),
+        "memory": lambda: memory_table(compilation.module),
+        "llvm": lambda: str(back_end(machine).llvm_text(program(), machine)),
+        "asm": lambda: str(back_end(machine).assembly_text(program(), machine)),
+    }
+
+
+def texts(compilation: Compilation, name: str) -> dict[str, str]:
+    """The texts that an artifact keeps, by file name."""
+    made = levels(compilation, name)
+    return {file: made[level]() + "\n" for level, file in FILES.items()}
+
+
+def _first_scheduling(compilation: Compilation) -> str:
+    """The pass after `lower`; without one, the nests are what came in."""
+    names = [s.name for s in compilation.steps]
+    return names[names.index("lower") + 1] if "lower" in names[:-1] else names[0] if names else ""
+
+
+def memory_table(module: Module) -> str:
+    """The memory plan: one line for each tensor, by block and place."""
+    plan = memory_plan(module)
+    rows = [("block", "offset", "bytes", "alive", "tensor")]
+    for p in sorted(plan.placements, key=lambda p: ("weights", "state", "arena").index(p.space)):
+        rows.append((p.space, str(p.offset), str(p.bytes), f"{p.first}..{p.last}", p.tensor))
+    widths = [max(len(r[k]) for r in rows) for k in range(4)]
+    lines = [
+        "  ".join((r[0].ljust(widths[0]), *(r[k].rjust(widths[k]) for k in (1, 2, 3)), r[4]))
+        for r in rows
+    ]
+    sizes = (
+        f"weights {plan.weights_bytes} bytes, state {plan.state_bytes} bytes, "
+        f"arena {plan.arena_bytes} bytes"
+    )
+    return "\n".join([*lines, "", sizes])
+
+
+def select(text: str, name: str, calls: Mapping[str, str]) -> str:
+    """What a listing says of one node: the blocks or lines that are its own.
+
+    Args:
+        calls: the nest of each node, for listings of nests and functions.
+
+    Raises NnccError with the nearest names if there is nothing.
+    """
+    wanted = {name, calls.get(name, name)}
+    lines = text.splitlines()
+    found: list[str] = []
+    end = 0
+    for k, line in enumerate(lines):
+        if k >= end and _begins(line, wanted):
+            end = _end(lines, k)
+            found += lines[k:end]
+    if not found:
+        known = sorted({*calls, *calls.values()})
+        raise NnccError(f"there is nothing named '{name}' here", help=nearest(name, known, "names"))
+    return "\n".join(found)
+
+
+_HEADS = ("nest ", "function ")
+
+
+def _begins(line: str, names: set[str]) -> bool:
+    """Whether a line begins something of one of these names."""
+    head = line.strip()
+    for name in names:
+        quoted = json.dumps(name, ensure_ascii=False)
+        if any(head.startswith((f"{h}{name}(", f"{h}{quoted}(")) for h in _HEADS):
+            return True
+        if head.startswith("define ") and (f"@{name}(" in head or f"@{quoted}(" in head):
+            return True
+        if head in (f"{name}:", f"{quoted}:"):  # a label of assembly
+            return True
+        if head.startswith((f"{name}: ", f"{name} = ", f"{quoted}: ")):  # a node of the graph
+            return True
+        if f" at {quoted}" in head or line.endswith(f"  {name}"):  # its origin; a row of a table
+            return True
+    return False
+
+
+def _end(lines: list[str], start: int) -> int:
+    """The line after the block that begins at `start`."""
+    if lines[start].endswith(":"):  # assembly: up to the next function
+        after = range(start + 1, len(lines))
+        return next((k for k in after if lines[k].startswith(".Lfunc_end")), len(lines))
+    depth = 0
+    for k in range(start, len(lines)):
+        depth += lines[k].count("{") - lines[k].count("}")
+        if depth <= 0:
+            return k + 1
+    return len(lines)
