@@ -1,8 +1,8 @@
 """Arrays from and to files: the data for running, calibrating and checking.
 
-    load_arrays("data.npz")      {"image": array}      the arrays by name
-    load_arrays("folder")        one array from each .npy file, named as the file
-    load_arrays("x.npy", ("image",))                   the only input needs no name
+load_arrays("data.npz")      {"image": array}      the arrays by name
+load_arrays("folder")        one array from each .npy file, named as the file
+load_arrays("x.npy", ("image",))                   the only input needs no name
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ values, and the first one with a wrong result is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,23 +45,23 @@ STATE_CALLS = 3
 
 @dataclass
 class Checked:
-    """What has been compared: how many calls, and how many tensors at each level."""
+    """What has been compared: calls, samples, and tensors by level, integer and float ones."""
 
     calls: int = 0
     samples: int = 0
-    exact: bool = True
-    tensors: dict[str, int] = field(default_factory=dict)
+    integers: dict[str, int] = field(default_factory=dict)
+    floats: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        how = "bit for bit" if self.exact else "within float tolerance"
-        levels = " = ".join(["graph", *self.tensors])
-        counts = ", ".join(f"{n} at the level of {level}" for level, n in self.tensors.items())
-        return f"check: {levels} {how} ({self.samples} samples; tensors compared: {counts})"
+        found = []
+        if exact := sum(self.integers.values()):
+            found.append(f"{exact} integer tensors equal")
+        if close := sum(self.floats.values()):
+            found.append(f"{close} float tensors within tolerance")
+        return f"graph = nests = loops = native: {', '.join(found)} ({self.samples} samples)"
 
 
-def check(
-    compilation: Compilation, executable: Executable, data: Arrays | None = None
-) -> Checked:
+def check(compilation: Compilation, executable: Executable, data: Arrays | None = None) -> Checked:
     """Compares all levels of a compilation that went from a graph to native code.
 
     Args:
@@ -153,22 +153,22 @@ class _Checker:
         self.executable.reset()
 
     def _values(self, expected: Run, found: Run, reduction: int) -> None:
-        common = [n for n in found.values if n in expected.values]
-        for name in common:
-            self._compare("nests", name, found.values[name], expected.values[name], reduction)
-        self._count("nests", len(common))
+        for name, value in found.values.items():
+            if name in expected.values:
+                difference = compare(value, expected.values[name], reduction)
+                if difference is not None:
+                    raise _error("nests", name, difference)
+                self._count("nests", value)
 
     def _outputs(
         self, level: str, outputs: Arrays, expected: Run, nests: Run, reduction: int
     ) -> None:
         for name, value in outputs.items():
             difference = compare(value, expected.outputs[name], reduction)
-            if difference is None:
-                continue
-            culprit = self._first_wrong_call(level, nests, reduction)
-            raise _error(level, *(culprit or (name, difference)))
-        self._count(level, len(outputs))
-        self._note(expected.outputs.values())
+            if difference is not None:
+                culprit = self._first_wrong_call(level, nests, reduction)
+                raise _error(level, *(culprit or (name, difference)))
+            self._count(level, value)
 
     def _first_wrong_call(
         self, level: str, nests: Run, reduction: int
@@ -182,34 +182,21 @@ class _Checker:
             if "callee" not in node.attrs or not all(i in values for i in node.inputs if i):
                 continue
             nest = self.nests.nests[str(node.attrs["callee"])]
-            results = isolation.run_call(
-                self.loops, nest, node, values, nests.sizes, runner
-            )
+            results = isolation.run_call(self.loops, nest, node, values, nests.sizes, runner)
             for name, value in results.items():
                 difference = compare(value, values[name], reduction)
                 if difference is not None:
                     return name, difference
         return None
 
-    def _compare(
-        self, level: str, name: str, actual: np.ndarray, expected: np.ndarray, reduction: int
-    ) -> None:
-        difference = compare(actual, expected, reduction)
-        if difference is not None:
-            raise _error(level, name, difference)
-        self._note([expected])
-
-    def _note(self, arrays: Iterable[np.ndarray]) -> None:
-        for array in arrays:
-            self.checked.exact &= array.dtype.kind in "iub"
-
-    def _count(self, level: str, tensors: int) -> None:
-        self.checked.tensors[level] = self.checked.tensors.get(level, 0) + tensors
+    def _count(self, level: str, compared: np.ndarray) -> None:
+        kind = self.checked.integers if compared.dtype.kind in "iub" else self.checked.floats
+        kind[level] = kind.get(level, 0) + 1
 
 
 def _error(level: str, name: str, difference: Difference) -> CheckError:
     return CheckError(
-        f"the level of {level} differs from the graph: tensor '{name}' {difference}",
+        f"{level} differs from the graph: tensor '{name}' {difference}",
         help="this is a bug in nncc; please report it with the model and the data",
     )
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from nncc import __version__
-from nncc.commands import COMMANDS, find
+from nncc.commands import COMMANDS, failure, find
 from nncc.diagnostics import NnccError, nearest
 
 INTERRUPTED = 130
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(argv).parse_args(argv)
+        warnings.showwarning = _show_warning
         status = find(args.command).run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -42,10 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        from nncc.commands import failure
-
         return failure.report(error, argv)
     return status
+
+
+def _show_warning(message: Warning | str, *rest: object, **named: object) -> None:
+    """Warnings in the form of errors, without the place in nncc's own code."""
+    failure.complain(str(message), "warning")
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -56,7 +61,9 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     chosen = next((a for a in argv if not a.startswith("-")), "")
     if chosen and chosen not in COMMANDS:
-        raise NnccError(f"there is no command '{chosen}'", help=nearest(chosen, COMMANDS, "commands"))
+        raise NnccError(
+            f"there is no command '{chosen}'", help=nearest(chosen, COMMANDS, "commands")
+        )
     for name in COMMANDS:
         command = find(name)
         text = command.__doc__ or ""

@@ -1,6 +1,6 @@
 """What of a model can be compiled for a target: `nncc doctor`.
 
-    examine("model.onnx", "cpu")    ->  Findings with all problems, and the share of work covered
+examine("model.onnx", "cpu")    ->  Findings with all problems, and the share of work covered
 """
 
 from __future__ import annotations

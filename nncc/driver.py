@@ -1,14 +1,13 @@
 """From a model to something that runs: import → pipeline → back end.
 
-    load("model.onnx")                        a Module; of a compiled model's folder: an Executable
-    compile("model.onnx", "cpu")              an Executable
-    lower(module, "cpu").before("emit")       the scheduled nests, on the way
-    save(module, "model.nn")                  or .onnx
+load("model.onnx")                        a Module; of a compiled model's folder: an Executable
+compile("model.onnx", "cpu")              an Executable
+lower(module, "cpu").before("emit")       the scheduled nests, on the way
+save(module, "model.nn")                  or .onnx
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
@@ -108,7 +107,7 @@ class Compilation:
     Args:
         source: what went in; `steps`: the passes that ran.
         after: the module after each step.
-        timings: what each step took.
+        timer: what each step took; `notes`: what passes tell the user, by the pass's name.
     """
 
     source: Module
@@ -116,6 +115,7 @@ class Compilation:
     steps: tuple[Pass, ...]
     after: tuple[Module, ...]
     timer: TimePasses
+    notes: Mapping[str, str]
 
     @property
     def module(self) -> Module:
@@ -144,10 +144,11 @@ def lower(
     """Runs the pipeline on a model; arguments as of `compile`."""
     module = load_module(model)
     machine = target if isinstance(target, Machine) else load_machine(target)
-    steps = steps_for(module, machine, pipeline, calib, precision, host)
+    notes: dict[str, str] = {}
+    steps = _reporting(steps_for(module, machine, pipeline, calib, precision, host), notes)
     snapshots, timer = Snapshots(), TimePasses()
     run(module, machine, steps, (*observers, timer, snapshots))
-    return Compilation(module, machine, steps, tuple(m for _, m in snapshots.modules), timer)
+    return Compilation(module, machine, steps, tuple(m for _, m in snapshots.modules), timer, notes)
 
 
 def steps_for(
@@ -188,6 +189,20 @@ def _with_quantize(steps: tuple[Pass, ...]) -> tuple[Pass, ...]:
         raise PassError("the target's pipeline has no place for quantize: it has no legalize")
     position = names.index("legalize")
     return (*steps[:position], find("quantize")(), *steps[position:])
+
+
+def _reporting(steps: Sequence[Pass], notes: dict[str, str]) -> tuple[Pass, ...]:
+    """The steps, with the report of `quantize` put into the notes unless it goes elsewhere."""
+
+    def note(report: object) -> None:
+        notes["quantize"] = str(report)
+
+    return tuple(
+        replace(s, on_report=note)  # type: ignore[call-arg]
+        if s.name == "quantize" and getattr(s, "on_report", note) is None
+        else s
+        for s in steps
+    )
 
 
 def _without_host(step: Pass) -> Pass:
@@ -246,6 +261,7 @@ def report_of(compilation: Compilation) -> dict[str, Any]:
             {"pass": t.step, "seconds": t.seconds, "isl_calls": t.isl_calls}
             for t in compilation.timer.timings
         ],
+        "notes": dict(compilation.notes),
         "kernels": len(compilation.module.nests),
         "calls": calls(compilation.module),
     }
@@ -294,10 +310,6 @@ def compile(
     Raises NnccError: what is wrong with the model, the options or the target; CheckError if a
     level differs from the graph.
     """
-    if precision == "int8" and calib is None:
-        warnings.warn(
-            "quantizing without calibration data: accuracy is not assured", stacklevel=2
-        )
     compilation = lower(
         model, target, pipeline=pipeline, calib=calib, precision=precision, host=host,
         observers=observers,

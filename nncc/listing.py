@@ -1,7 +1,7 @@
 """A model's levels as text, for `nncc show` and for the files of an artifact.
 
-    levels(compilation, "digits")            {"graph": "…", "nests": "…", …}, made when asked for
-    select(text, "conv1")                    the nest, function or node of that name in a listing
+levels(compilation, "digits")            {"graph": "…", "nests": "…", …}, made when asked for
+select(text, "conv1")                    the nest, function or node of that name in a listing
 """
 
 from __future__ import annotations

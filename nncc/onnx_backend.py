@@ -24,7 +24,7 @@ from nncc.runtime.executable import Executable
 
 
 @dataclass
-class Representation(BackendRep):  # type: ignore[misc]
+class Representation(BackendRep):
     """A model that can be run.
 
     Args:
@@ -91,7 +91,7 @@ def with_shapes(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> onn
     return fixed
 
 
-class NnccBackend(Backend):  # type: ignore[misc]
+class NnccBackend(Backend):
     """The class form that `onnx.backend.test.BackendTest` wants."""
 
     @classmethod
@@ -140,7 +140,9 @@ class NnccBackend(Backend):  # type: ignore[misc]
         ]
         outputs = [onnx.helper.make_empty_tensor_value_info(o) for o in node.output if o]
         graph = onnx.helper.make_graph([node], "node", values, outputs)
-        opset = onnx.helper.make_opsetid("", kwargs.get("opset_version", onnx.defs.onnx_opset_version()))
+        opset = onnx.helper.make_opsetid(
+            "", kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        )
         model = onnx.helper.make_model(graph, opset_imports=[opset])
         return Representation(model, compile_model(model)).run(arrays)
 

@@ -119,10 +119,7 @@ HEAVY = ("onnx", "numpy", "llvmlite", "islpy", "lark", "hypothesis", "nncc.ops",
 
 
 def test_import_is_light() -> None:
-    program = (
-        "import sys, nncc, nncc.cli\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    )
+    program = f"import sys, nncc, nncc.cli\nprint([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

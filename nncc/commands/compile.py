@@ -58,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"output": str(folder), "check": checked, **executable.report}, indent=1))
         return 0
+    for note in compilation.notes.values():
+        print(note)
     if checked:
-        print(checked)
+        print(f"checked: {checked}")
     print(f"{folder}: {summary(executable)}")
     return 0
 
@@ -72,5 +74,3 @@ def summary(executable: Executable) -> str:
         f"{report['kernels']} kernels for {target}, {report['code_bytes']} bytes of code, "
         f"{report['weights_bytes']} of weights, {report['arena_bytes']} of working memory"
     )
-
-

@@ -62,9 +62,7 @@ def matrix(ops: list[Op]) -> str:
     lines = [f"{'op':{width}}  {'domain':8} opset  {'compiled':9}  what it does"]
     for op in ops:
         first = " ".join(op.doc.split()).partition(". ")[0].rstrip(".")
-        lines.append(
-            f"{op.name:{width}}  {op.domain:8} {op.since:5d}  {way(op):9}  {first}"
-        )
+        lines.append(f"{op.name:{width}}  {op.domain:8} {op.since:5d}  {way(op):9}  {first}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nncc.commands.failure import complain, is_terminal
+from nncc.commands.failure import is_terminal
 
 if TYPE_CHECKING:
     from nncc.driver import Compilation
@@ -23,7 +23,10 @@ def add_compilation(parser: argparse.ArgumentParser) -> None:
     """What decides how a model is compiled."""
     group = parser.add_argument_group("compilation")
     group.add_argument(
-        "--target", default="cpu", metavar="NAME|FILE", help="a target of `nncc targets`, or its file"
+        "--target",
+        default="cpu",
+        metavar="NAME|FILE",
+        help="a target of `nncc targets`, or its file",
     )
     group.add_argument(
         "-p", "--pipeline", metavar="TEXT", help="passes to run, instead of the target's"
@@ -84,8 +87,6 @@ def lowered(args: argparse.Namespace, observers: list[Observer]) -> Compilation:
     """The model after its pipeline, as the options of `add_compilation` say."""
     from nncc.driver import lower
 
-    if args.precision == "int8" and not args.calib:
-        complain("quantizing without --calib: accuracy is not assured", "warning")
     return lower(
         args.model, args.target, pipeline=args.pipeline, calib=args.calib,
         precision=args.precision, host=not args.no_host, observers=observers,

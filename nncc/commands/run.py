@@ -24,9 +24,7 @@ _SHOWN = 10  # elements of an output that are printed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "an .onnx or .nn file, or a compiled model's folder")
-    parser.add_argument(
-        "--input", required=True, metavar="NPZ|DIR", help="arrays by input name"
-    )
+    parser.add_argument("--input", required=True, metavar="NPZ|DIR", help="arrays by input name")
     parser.add_argument("-o", "--output", metavar="NPZ", help="write the outputs there")
     add_compilation(parser)
     add_observers(parser)

@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", nargs="?", metavar="NODE", help="a node, nest or function")
     levels = parser.add_argument_group("levels").add_mutually_exclusive_group()
     for name, what in LEVELS.items():
-        levels.add_argument(
-            f"--{name}", dest="level", action="store_const", const=name, help=what
-        )
+        levels.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=what)
     parser.set_defaults(level="graph")
     add_compilation(parser)
     add_observers(parser)

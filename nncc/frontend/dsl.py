@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from lark import Token
+
 import nncc.ops  # noqa: F401  (fills the table)
 from nncc.diagnostics import NOWHERE, FrontendError, Location, VerifyError, nearest
 from nncc.ir.definition import check_definition, instantiate, output_types
 from nncc.ir.graph import AttrValue, Graph, Module, Node
-from nncc.ir.text import parse_module
+from nncc.ir.text.parser import read
+from nncc.ir.text.read_graph import Places
+from nncc.ir.text.read_module import read_module
 from nncc.ir.types import TensorType
 from nncc.ir.verify_graph import verify_graph
 from nncc.ir.verify_loops import verify_functions
@@ -53,7 +57,9 @@ def read_nn(text: str, *, file: str = "<text>", folder: str | Path | None = None
         file: the text's name, for errors and locations.
         folder: where the text's data files are.
     """
-    module = parse_module(text, file=file, folder=folder)
+    places = Places()
+    where = None if folder is None else Path(folder)
+    module = read(text, "module", file, lambda t: read_module(t, file, where, places))
     with _reported(text, Location(file)):
         for name, definition in module.definitions.items():
             with _reported(text, definition.location):
@@ -61,7 +67,10 @@ def read_nn(text: str, *, file: str = "<text>", folder: str | Path | None = None
                     raise VerifyError(f"there is already an op '{name}': choose another name")
                 check_definition(definition)
         builder = GraphBuilder(module.symbols, module.nests)
-        module = replace(module, graph=_Reader(module, text).complete(module.graph, builder))
+        reader = _Reader(module, text, places)
+        module = replace(module, graph=reader.complete(module.graph, builder))
+        reader.check_extents(module)
+        reader.check_updates(module)
         verify_graph(module)
         for nest in module.nests.values():
             with _reported(text, nest.location):
@@ -80,14 +89,15 @@ def _reported(text: str, place: Location) -> Iterator[None]:
         at = e.location if e.location.line else place
         lines = text.split("\n")
         source = lines[at.line - 1] if 0 < at.line <= len(lines) else ""
-        raise FrontendError(e.message, replace(at, node=""), e.help, source) from None
+        where = Location(place.file, at.line, at.column)
+        raise FrontendError(e.message, where, e.help, source) from None
 
 
 class _Reader:
     """Infers and checks the types of a graph and its regions."""
 
-    def __init__(self, module: Module, text: str) -> None:
-        self.module, self.text = module, text
+    def __init__(self, module: Module, text: str, places: Places) -> None:
+        self.module, self.text, self.places = module, text, places
         self._verified: set[object] = set()
 
     def complete(self, graph: Graph, builder: GraphBuilder) -> Graph:
@@ -101,6 +111,21 @@ class _Reader:
             with _reported(self.text, node.location):
                 nodes.append(self._node(node, types, builder))
         return replace(graph, nodes=tuple(nodes), types=types)
+
+    def check_extents(self, module: Module) -> None:
+        """Inputs and symbols have no empty dimension."""
+        for name in (*module.graph.inputs, *module.symbols):
+            if any(isinstance(e, int) and e < 1 for e in module.type_of(name).shape):
+                message = f"'{name}' is {module.type_of(name)}: an extent must be at least 1"
+                raise VerifyError(message, _location(self.places.values[name]))
+
+    def check_updates(self, module: Module) -> None:
+        """States are set to values of their types."""
+        for state, value in module.graph.updates:
+            old, new = module.symbols[state].type, module.type_of(value)
+            if old != new:
+                message = f"the state '{state}' is {old}, but '{value}' is {new}"
+                raise VerifyError(message, _location(self.places.updates[state]))
 
     def _node(self, node: Node, types: dict[str, TensorType], builder: GraphBuilder) -> Node:
         stated = tuple(types[o] for o in node.outputs if o in types)
@@ -125,9 +150,15 @@ class _Reader:
             found_type = builder.types[name]
             if types.setdefault(name, found_type) != found_type:
                 raise VerifyError(
-                    f"'{name}' is {types[name]} in the text, but {node.op} makes {found_type}"
+                    f"'{name}' is {types[name]} in the text, but {node.op} makes {found_type}",
+                    self._place(name),
                 )
         return node
+
+    def _place(self, name: str) -> Location:
+        """Where a value of the main graph stands; those of regions are not kept."""
+        found = self.places.values.get(name)
+        return NOWHERE if found is None else _location(found)
 
     def _with_regions(self, node: Node, builder: GraphBuilder) -> Node:
         regions = []
@@ -153,6 +184,10 @@ class _Reader:
             verify_nest(instantiate(definition, inputs, node.attrs))
             self._verified.add(key)
         return found
+
+
+def _location(at: Token) -> Location:
+    return Location("", at.line or 0, at.column or 0)
 
 
 def _attrs(node: Node) -> dict[str, AttrValue]:

@@ -179,7 +179,7 @@ class BodyBuilder:
             name = unbound[0][0]
             raise self.error(
                 s, f"there is no dim '{name}' here",
-                f"a subscript of the target, a dim of a reduction or of for; or a size: {name}?",
+                "a dim is a subscript of the target, or reduced over, or stated with for",
             )  # fmt: skip
 
     def ranges(

@@ -273,6 +273,9 @@ class _Verifier:
         if e.dtype is not buffer.dtype:
             self.fail(f"'{e.tensor}' of {buffer.dtype} is loaded as {e.dtype}")
         self.vector(e.lanes, e.indices, e.count, e.tensor)
+        last = buffer.shape[-1] if buffer.shape else 1
+        if e.other is not None and isinstance(last, int) and e.lanes > last:
+            self.fail(f"a vector that may be outside of '{e.tensor}' spans several rows")
         if e.other is not None and self.type(e.other) != (e.dtype, e.lanes):
             self.fail(f"the value outside of '{e.tensor}' has another type")
 

@@ -286,7 +286,11 @@ def shape_value(site: Site) -> np.ndarray | None:
     known = all(
         v is not None or not i for i, v in zip(site.node.inputs, site.constants, strict=True)
     )
-    return declared.shape_rule(site) if known or "of_shape" in declared.traits else None
+    if not known and "of_shape" not in declared.traits:
+        return None
+    value = declared.shape_rule(site)
+    # numpy gives an element of rank 0 as a bare object
+    return None if value is None else np.asarray(value, object)
 
 
 def operand_position(declared: Op, name: str) -> int:

@@ -1,8 +1,8 @@
 """What can be done around passes: verify, print, time, keep, show progress.
 
-    timer = TimePasses()
-    run(module, target, steps, [timer, VerifyEach(), PrintAfter({"fold"}, print)])
-    print(timer.table())
+timer = TimePasses()
+run(module, target, steps, [timer, VerifyEach(), PrintAfter({"fold"}, print)])
+print(timer.table())
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, Union
 
 from nncc.passes.base import Pass
 
-Value = Union[bool, int, float, str, None, tuple["Value", ...]]
+Value = Union[bool, int, float, str, None, tuple["Value", ...]]  # noqa: UP007 (refers to itself)
 
 _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 KEYWORDS: Mapping[str, Value] = {"true": True, "false": False, "none": None}
@@ -52,7 +51,6 @@ class Option:
         return words
 
 
-@cache
 def options(cls: type[Pass]) -> dict[str, Option]:
     """The options of a pass in the order of its fields, without the one that takes the rest."""
     return {name: o for name, o in _fields(cls).items() if not _is_mapping(o.type)}
@@ -63,7 +61,6 @@ def rest(cls: type[Pass]) -> str:
     return next((name for name, o in _fields(cls).items() if _is_mapping(o.type)), "")
 
 
-@cache
 def _fields(cls: type[Pass]) -> dict[str, Option]:
     hints = typing.get_type_hints(cls)
     return {

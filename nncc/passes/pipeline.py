@@ -66,9 +66,7 @@ def run(
     return module
 
 
-def _run_step(
-    step: Pass, module: Module, target: Machine, observers: Sequence[Observer]
-) -> Module:
+def _run_step(step: Pass, module: Module, target: Machine, observers: Sequence[Observer]) -> Module:
     try:
         for observer in observers:
             observer.before(step, module)

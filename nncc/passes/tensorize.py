@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Module
-from nncc.ir.index import Size, variables
+from nncc.ir.index import variables
 from nncc.ir.nests import (
     ASSIGN,
     Band,
@@ -22,6 +22,7 @@ from nncc.ir.nests import (
 )
 from nncc.machines.machine import Machine, Operation
 from nncc.passes.base import Pass
+from nncc.passes.emission.guards import guards
 from nncc.passes.emission.operation import match
 from nncc.passes.strides import stride
 
@@ -69,9 +70,10 @@ class Tensorize(Pass):
 
 @dataclass(frozen=True)
 class Contraction:
-    """A nest whose main statement is a machine operation.
+    """A nest whose main statement is a machine operation, or reuses operands as one would.
 
     Args:
+        operation: None if the statement is computed with plain vector functions.
         statement: the reduction; `before` and `after` are the others in order.
         dims: pairs (dimension of the operation, dimension of the statement).
         vector: the output dimension that runs over lanes; `lanes`: of the accumulator.
@@ -80,7 +82,7 @@ class Contraction:
     """
 
     nest: Nest
-    operation: Operation
+    operation: Operation | None
     statement: Statement
     before: tuple[Statement, ...]
     after: tuple[Statement, ...]
@@ -101,7 +103,7 @@ class Contraction:
 
 
 def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
-    """The first operation of the machine that the nest's reduction is, with its dimensions."""
+    """The nest's reduction with the first operation of the machine that it is, if it is one."""
     if any(not isinstance(item, Statement) for item in nest.body):
         return None
     for position, statement in enumerate(nest.statements):
@@ -116,9 +118,10 @@ def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
             return None
         for operation in machine.operations.values():
             for dims in _assignments(operation, statement):
-                found = _contraction(nest, operation, statement, before, after, dims, machine)
+                found = _contraction(nest, operation, statement, before, after, dims)
                 if found is not None:
                     return found
+        return _plain_contraction(nest, statement, before, after, machine)
     return None
 
 
@@ -139,7 +142,6 @@ def _contraction(
     before: tuple[Statement, ...],
     after: tuple[Statement, ...],
     dims: tuple[tuple[str, str], ...],
-    machine: Machine,
 ) -> Contraction | None:
     operands = match(operation, statement, dict(dims))
     if operands is None:
@@ -152,14 +154,60 @@ def _contraction(
     groups = [(ours, extents[theirs]) for theirs, ours in dims if theirs in semantic.reduction_dims]
     if not _in_memory_order(nest, operation, operands, dims, vector, lanes):
         return None
-    written = [t for s in after for t in s.targets]
-    if any(stride(nest, t, vector, lanes) != 1 for t in written if t.tensor != statement.targets[0].tensor):
+    if not _finishes_in_lanes(nest, statement, (*before, *after), vector, lanes):
         return None
     group = (groups[0][0], int(groups[0][1])) if groups else None  # type: ignore[arg-type]
     column = _column(nest, statement, operands, vector)
     return Contraction(
         nest, operation, statement, before, after, dims, vector, lanes, group, column
     )  # fmt: skip
+
+
+def _plain_contraction(
+    nest: Nest,
+    statement: Statement,
+    before: tuple[Statement, ...],
+    after: tuple[Statement, ...],
+    machine: Machine,
+) -> Contraction | None:
+    """A reduction that no operation does, but that reuses an operand along a column."""
+    lanes = machine.vector_bytes // 4
+    operands = loads(statement.values[0])
+    if lanes < 2 or len(operands) < 2 or len(statement.values) != 1:
+        return None
+    outputs = [d.name for d in statement.dims if d.name not in statement.reduction_dims]
+    for vector in outputs:
+        strides = [stride(nest, x, vector, lanes) for x in operands]
+        if any(x not in (0, 1) for x in strides) or 1 not in strides:
+            continue
+        bordered = [g for g in guards(nest, statement) if vector in variables(g.condition)]
+        column = _column(nest, statement, operands, vector)
+        if bordered or column is None:
+            continue
+        if _finishes_in_lanes(nest, statement, (*before, *after), vector, lanes):
+            return Contraction(
+                nest, None, statement, before, after, (), vector, lanes, None, column
+            )  # fmt: skip
+    return None
+
+
+def _finishes_in_lanes(
+    nest: Nest,
+    statement: Statement,
+    others: tuple[Statement, ...],
+    vector: str,
+    lanes: int,
+) -> bool:
+    """Whether the statements around the reduction run in lanes over `vector`, and write so."""
+    accumulator = statement.targets[0].tensor
+    for s in others:
+        written = [t for t in s.targets if t.tensor != accumulator]
+        if any(stride(nest, t, vector, lanes) != 1 for t in written):
+            return False
+        read = [x for v in s.values for x in loads(v) if x.tensor != accumulator]
+        if any(stride(nest, x, vector, lanes) not in (0, 1) for x in read):
+            return False
+    return True
 
 
 def _in_memory_order(
@@ -264,19 +312,20 @@ def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedul
     statement = c.statement
     lanes = c.lanes
 
-    def over_tile(leaf: Leaf, is_operation: bool) -> Schedule:
-        inner: Schedule = leaf if is_operation else Band(c.vector, lanes, "vector", (leaf,))
+    def over_tile(leaf: Leaf) -> Schedule:
+        inner: Schedule = leaf if leaf.operation else Band(c.vector, lanes, "vector", (leaf,))
         node: Schedule = Band(c.vector, lanes, "unroll", (inner,))
         return Band(c.column, 1, "unroll", (node,)) if c.column else node
 
     weights = tuple((x.tensor, PREFETCH) for x in loads(statement.values[0]) if _is_vector(c, x))
-    core = over_tile(Leaf(statement.name, c.operation.name, c.dims, weights), True)
+    operation = c.operation.name if c.operation else ""
+    core = over_tile(Leaf(statement.name, operation, c.dims, weights))
     for band in reversed(_reduction_bands(c)):
         core = replace(band, body=(core,))
     body: tuple[Schedule, ...] = (
-        *(over_tile(Leaf(s.name), False) for s in c.before),
+        *(over_tile(Leaf(s.name)) for s in c.before),
         core,
-        *(over_tile(Leaf(s.name), False) for s in c.after),
+        *(over_tile(Leaf(s.name)) for s in c.after),
     )
     locals_ = tuple(p.name for p in c.nest.locals)
     node: Schedule = Local(locals_, "registers", body)
@@ -349,5 +398,3 @@ def _block(c: Contraction, channel: str) -> int:
             if isinstance(extent, int):
                 return extent
     return 1
-
-

@@ -65,9 +65,7 @@ class _Builder:
     def __init__(self, nest: Nest, lanes: int) -> None:
         self.nest = nest
         self.lanes = lanes
-        self.all_dims = {
-            s.name: (*scans, *s.dims) for s, scans in walk_statements(nest.body)
-        }
+        self.all_dims = {s.name: (*scans, *s.dims) for s, scans in walk_statements(nest.body)}
 
     def tree(self) -> tuple[Schedule, ...]:
         locals_ = tuple(p.name for p in self.nest.locals)
@@ -163,9 +161,7 @@ class _Builder:
                 return False
         return True
 
-    def _shared_vector(
-        self, shared: list[Dim], statements: tuple[Statement, ...]
-    ) -> str | None:
+    def _shared_vector(self, shared: list[Dim], statements: tuple[Statement, ...]) -> str | None:
         """A dimension that all statements can run in lanes together."""
         names = {d.name for d in shared}
         registers = {
@@ -181,9 +177,7 @@ class _Builder:
                 return d.name
         return None
 
-    def _runs_in_lanes(
-        self, s: Statement, d: Dim, registers: Set[str] = frozenset()
-    ) -> bool:
+    def _runs_in_lanes(self, s: Statement, d: Dim, registers: Set[str] = frozenset()) -> bool:
         """Whether lanes over `d` read neighbours or one value, and no border depends on them.
 
         Tensors in `registers` hold a value for each lane, wherever `d` stands in their subscripts.

@@ -103,9 +103,7 @@ everything = st.builds(
 words = st.from_regex(r"[a-z][a-z0-9_]*", fullmatch=True).filter(
     lambda w: w not in ("sizes", "node")
 )
-tiling = st.builds(
-    Tiling, node=texts, sizes=st.dictionaries(words, st.integers(), max_size=3)
-)
+tiling = st.builds(Tiling, node=texts, sizes=st.dictionaries(words, st.integers(), max_size=3))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -84,6 +84,10 @@ WRONG: list[tuple[str, tuple[Stmt, ...]]] = [
     ("'x' of f32 is loaded as i32", (Let("a", Load("x", (0, 0), i32)),)),
     ("has a count, but one lane", (Let("a", Load("x", (0, 0), f32, count=1)),)),
     ("outside of 'x' has another type", (Let("a", Load("x", (0, 0), f32, TWO)),)),
+    (
+        "spans several rows",
+        (Let("a", Load("x", (0, 0), f32, Const(1.0, f32, 16), lanes=16)),),
+    ),
     ("a condition is a scalar bool", (If(ONE, ()),)),
     ("different dtypes", (Let("a", Apply("add", (ONE, TWO), f32)),)),
     ("add gives f32x1, not i32x1", (Let("a", Apply("add", (ONE, ONE), i32)),)),

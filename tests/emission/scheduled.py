@@ -47,11 +47,11 @@ def run_loops(
         if p.role == "in":
             arrays.append(packed(inputs[p.name], p, sizes))
         else:
-            arrays.append(np.full([evaluate(e, sizes) for e in buffer.shape], 77, p.type.dtype.numpy))
+            shape = [evaluate(e, sizes) for e in buffer.shape]
+            arrays.append(np.full(shape, 77, p.type.dtype.numpy))
     operations = {k: operation_function(o.semantics) for k, o in machine.operations.items()}
-    interpret(
-        {function.name: function}, function.name, arrays, [sizes[s] for s in function.sizes], operations
-    )  # fmt: skip
+    values = [sizes[s] for s in function.sizes]
+    interpret({function.name: function}, function.name, arrays, values, operations)
     by_name = dict(zip((b.name for b in function.buffers), arrays, strict=True))
     results = {}
     for p in nest.outputs:

@@ -105,7 +105,10 @@ def test_float_convolution(data: st.DataObject) -> None:
     run(*data.draw(convolutions(integer=False)), machine=MACHINE)
 
 
-@pytest.mark.parametrize("machine", [MACHINE, without("dot4"), without("dot")], ids=["dot4", "dot2", "none"])
+MACHINES = {"dot4": MACHINE, "dot2": without("dot4"), "none": without("dot")}
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 @SETTINGS
 @given(data=st.data())
 def test_integer_convolution(machine: Machine, data: st.DataObject) -> None:

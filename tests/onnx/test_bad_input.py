@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import floats, model, node
+from onnx_models import floats, model, node
 from onnx import TensorProto, helper
 
 from nncc.diagnostics import FrontendError, NnccError, UnsupportedError

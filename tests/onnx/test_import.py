@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import F, I64, floats, model, node
+from onnx_models import F, I64, floats, model, node
 from onnx import helper, numpy_helper
-from running import run, run_onnx
+from onnx_running import run, run_onnx
 
 from nncc.frontend.onnx import load
 from nncc.ir.index import var

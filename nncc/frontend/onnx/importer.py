@@ -348,8 +348,8 @@ def _without_absent_end(names: Iterable[str]) -> tuple[str, ...]:
 
 def _is_schema_default(draft: Draft, name: str, value: object) -> bool:
     """Whether an attribute that the table lacks says only what is so anyway."""
-    schema = onnx.defs.get_schema(draft.op, max(draft.version, 1), "")
-    attribute = schema.attributes.get(name)
+    # the attribute may be newer than the version that the table works in
+    attribute = onnx.defs.get_schema(draft.op).attributes.get(name)
     if attribute is None or not attribute.default_value.name:
         return False
     default = onnx.helper.get_attribute_value(attribute.default_value)

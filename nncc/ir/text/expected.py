@@ -23,7 +23,7 @@ _GROUPS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("an operator", "OR XOR AND COMPARE SHIFT PLUS MINUS TIMES"),
         ("the value of an attribute", "NUMBER LIST STRING DTYPE TYPE LSQB"),
         ("data: a number, a list [1.0, 2.0], file(…) or random(…)",
-         "NUMBER LIST FILE SHA256 RANDOM"),
+         "NUMBER LIST FILE SHA256 BYTES RANDOM"),
         ("a type, such as f32[N,3]", "TYPE DTYPE"),
         ("in, out or local", "IN OUT LOCAL"),
     )
@@ -41,6 +41,7 @@ _WORDS = {
     "OR": "'|'",
     "AND": "'&'",
 }
+_NO_NUMBER = "this is not a number: write 12, 1.5 or 1e-3"
 _OPERATORS = {"OR", "XOR", "AND", "COMPARE", "SHIFT", "PLUS", "MINUS", "TIMES", "ELSE"}
 
 
@@ -49,6 +50,8 @@ def describe(u: UnexpectedToken, parser: Lark, text: str, start: str) -> tuple[s
     literals = {t.name: t.pattern.value for t in parser.terminals if t.pattern.type == "str"}
     position = None if u.token.type == "$END" else u.token.start_pos
     accepted = _accepted(parser, text, start, position)
+    if "NUMBER" in accepted and u.token.type in ("INT", "FLOAT"):
+        return _NO_NUMBER, ""
     wanted = _join(_phrases(accepted, literals))
     found = "the text ends" if u.token.type == "$END" else f"found {_shown(str(u.token))}"
     return f"expected {wanted}; {found}", _help(u, accepted, literals)
@@ -59,7 +62,7 @@ def describe_character(u: UnexpectedCharacters) -> str:
     if u.char in ('"', "`"):
         return f"the text that starts with {u.char} does not end on its line"
     if u.char.isdigit():
-        return "this is not a number: write 12, 1.5 or 1e-3"
+        return _NO_NUMBER
     return f"{u.char!r} is not a character of the language here"
 
 
@@ -108,6 +111,8 @@ def _help(u: UnexpectedToken, accepted: frozenset[str], literals: Mapping[str, s
         return "a text starts with its format:  nncc 1"
     if "NAME" in accepted and (kind == "DTYPE" or literals.get(kind, "").isidentifier()):
         return f"'{text}' is a word of the language; as a name, write `{text}` in back quotes"
+    if kind == "NAME" and accepted >= {"NUMBER", "STRING"}:
+        return f'a text stands in quotes: "{text}"'
     if "EQUAL" in accepted and kind in _OPERATORS:
         return "the body of a reduction stands in parentheses: sum(k)(x[k] * y[k])"
     return ""

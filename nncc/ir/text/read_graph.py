@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lark import Token
 
 from nncc.diagnostics import Location, nearest
-from nncc.ir.graph import AttrValue, Graph, Node
+from nncc.ir.graph import AttrValue, Graph, Node, Symbol
 from nncc.ir.nests import Layout
 from nncc.ir.text import syntax as s
 from nncc.ir.text.data import DataReader
@@ -20,16 +21,27 @@ from nncc.ir.text.scope import Scope
 from nncc.ir.types import DTYPES, TensorType
 
 
+@dataclass
+class Places:
+    """Where the main graph's values and updates, and the symbols, stand in the text."""
+
+    values: dict[str, Token] = field(default_factory=dict)
+    updates: dict[str, Token] = field(default_factory=dict)
+
+
 class GraphReader:
     """Reads one graph; regions have readers of their own.
 
     Args:
         scope: knows the named sizes.
-        symbols: types of the names that can be read besides the graph's own values.
+        symbols: what can be read besides the graph's own values.
+        places: learns where things stand.
     """
 
-    def __init__(self, scope: Scope, symbols: Mapping[str, TensorType], data: DataReader) -> None:
-        self.scope, self.symbols, self.data = scope, symbols, data
+    def __init__(
+        self, scope: Scope, symbols: Mapping[str, Symbol], data: DataReader, places: Places
+    ) -> None:
+        self.scope, self.symbols, self.data, self.places = scope, symbols, data, places
         self.known: set[str] = set(symbols)
         self.own: set[str] = set()
         self.types: dict[str, TensorType] = {}
@@ -69,6 +81,7 @@ class GraphReader:
             raise s.Problem(v.name, f"there is already a {what} '{name}'")
         self.known.add(name)
         self.own.add(name)
+        self.places.values[name] = v.name
         if v.type is not None:
             t = self.types[name] = self.scope.type(v.type)
             if v.layout is not None and (layout := self.scope.layout(v.layout, t)):
@@ -90,7 +103,7 @@ class GraphReader:
             "" if _is_absent(i) else str(i) if i in known else self._use(i) for i in n.inputs
         )
         attrs = self._attrs(n.attributes) if n.attributes else {}
-        regions = tuple(GraphReader(self.scope, {}, self.data).read(r) for r in n.regions)
+        regions = tuple(GraphReader(self.scope, {}, self.data, Places()).read(r) for r in n.regions)
         outputs = tuple(self._define(v) for v in n.outputs)
         location = Location(self.data.file, n.op.line or 0, n.op.column or 0, n.source)
         return Node(str(n.op), inputs, outputs, attrs, regions, location)
@@ -125,14 +138,13 @@ class GraphReader:
         return tuple(int(x) for x in numbers)
 
     def _update(self, u: s.UpdateText, before: Mapping[str, str]) -> tuple[str, str]:
-        if u.state not in self.symbols:
-            raise s.Problem(
-                u.state,
-                f"there is no state '{u.state}'",
-                nearest(u.state, self.symbols, "symbols") if self.symbols else "",
-            )
+        states = [name for name, symbol in self.symbols.items() if symbol.kind == "state"]
+        if u.state not in states:
+            help = nearest(u.state, states, "states") if states else ""
+            raise s.Problem(u.state, f"there is no state '{u.state}'", help)
         if u.state in before:
             raise s.Problem(u.state, f"'{u.state}' is updated twice")
+        self.places.updates[str(u.state)] = u.value
         return str(u.state), self._use(u.value)
 
     def _placement(self, p: s.PlacementText) -> None:
@@ -142,7 +154,7 @@ class GraphReader:
                 f"there is no symbol '{p.name}'",
                 "the layout of a value stands behind its type",
             )
-        if layout := self.scope.layout(p.layout, self.symbols[str(p.name)]):
+        if layout := self.scope.layout(p.layout, self.symbols[str(p.name)].type):
             self.layouts[str(p.name)] = layout
 
     def _output(self, v: s.ValueText) -> str:
@@ -152,7 +164,7 @@ class GraphReader:
         if v.type is None:
             return name
         stated = self.scope.type(v.type)
-        known = self.types.get(name) or self.symbols.get(name)
+        known = self.symbols[name].type if name in self.symbols else self.types.get(name)
         if known is not None and known != stated:
             raise s.Problem(v.name, f"the output '{name}' is {stated} here, but it is {known}")
         if name in self.own:

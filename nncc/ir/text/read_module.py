@@ -13,7 +13,7 @@ from nncc.ir.nests import Combine
 from nncc.ir.text import syntax as s
 from nncc.ir.text.data import DataReader
 from nncc.ir.text.print_graph import FORMAT_VERSION
-from nncc.ir.text.read_graph import GraphReader
+from nncc.ir.text.read_graph import GraphReader, Places
 from nncc.ir.text.read_loops import read_function
 from nncc.ir.text.read_nests import read_combines, read_definition, read_nest
 from nncc.ir.text.scope import Scope, unique
@@ -26,8 +26,11 @@ class _Named(Protocol):
 N = TypeVar("N", bound=_Named)
 
 
-def read_module(text: s.ModuleText, file: str, folder: Path | None) -> Module:
-    """The module. Raises Problem."""
+def read_module(
+    text: s.ModuleText, file: str, folder: Path | None, places: Places | None = None
+) -> Module:
+    """The module. Raises Problem. `places` learns where symbols, values and updates stand."""
+    places = Places() if places is None else places
     if text.version != str(FORMAT_VERSION):
         raise s.Problem(
             text.version, f"this is format {text.version}; this nncc reads {FORMAT_VERSION}"
@@ -36,9 +39,10 @@ def read_module(text: s.ModuleText, file: str, folder: Path | None) -> Module:
     unique(sizes, "size")
     scope = Scope(set(map(str, sizes)))
     data = DataReader(file, folder)
-    symbols = {
-        str(t.name): _symbol(t, scope, data) for t in _named(text.items, s.SymbolText, "symbol")
-    }
+    symbols: dict[str, Symbol] = {}
+    for t in _named(text.items, s.SymbolText, "symbol"):
+        symbols[str(t.name)] = _symbol(t, scope, data)
+        places.values[str(t.name)] = t.name
     combines: dict[str, Combine] = {}
     for c in text.items:
         if isinstance(c, s.CombineText):
@@ -47,18 +51,13 @@ def read_module(text: s.ModuleText, file: str, folder: Path | None) -> Module:
         str(t.name): read_definition(t, file, combines)
         for t in _named(text.items, s.DefinitionText, "definition")
     }
-    types = {name: symbol.type for name, symbol in symbols.items()}
-    return Module(
-        GraphReader(scope, types, data).read(_main(text.items)),
-        tuple(map(str, sizes)),
-        symbols,
-        definitions,
-        {str(t.name): read_nest(t, file) for t in _named(text.items, s.NestText, "nest")},
-        {
-            str(t.name): read_function(t, file)
-            for t in _named(text.items, s.FunctionText, "function")
-        },
-    )
+    nests = {str(t.name): read_nest(t, file) for t in _named(text.items, s.NestText, "nest")}
+    functions = {
+        str(t.name): read_function(t, file)
+        for t in _named(text.items, s.FunctionText, "function")
+    }
+    graph = GraphReader(scope, symbols, data, places).read(_main(text.items))
+    return Module(graph, tuple(map(str, sizes)), symbols, definitions, nests, functions)
 
 
 def _named(items: Iterable[object], kind: type[N], what: str) -> list[N]:

@@ -146,7 +146,10 @@ class Scope:
         """A tensor type. Raises Problem for unknown sizes."""
         if t.shape is not None:
             dtype, _ = numeric(t.at, lanes=False)
-            return TensorType(dtype, self.sizes_of(t.shape))
+            shape = self.sizes_of(t.shape)
+            if negative := [e for e in shape if isinstance(e, int) and e < 0]:
+                raise s.Problem(t.at, f"the extent {negative[0]} of a tensor")
+            return TensorType(dtype, shape)
         known = self._types.get(t.at)
         if known is None:
             known = self._types[t.at] = self._static_type(t.at)

@@ -174,9 +174,7 @@ def cut(
     return Cut(0, count)
 
 
-def _can_clamp(
-    place: Place, band: Band, statements: tuple[Statement, ...], guard: Guard
-) -> bool:
+def _can_clamp(place: Place, band: Band, statements: tuple[Statement, ...], guard: Guard) -> bool:
     if band.step != 1 or band.kind != "serial" or len(statements) != 1 or not guard.skippable:
         return False
     if place.open_dims(guard.condition) != {band.dim}:
@@ -208,9 +206,7 @@ def _clamps_later(place: Place, band: Band, guard: Guard) -> bool:
     return False
 
 
-def _fixed_last(
-    tree: tuple[Schedule, ...], statement: str, open_dims: set[str], dim: str
-) -> bool:
+def _fixed_last(tree: tuple[Schedule, ...], statement: str, open_dims: set[str], dim: str) -> bool:
     """Whether on the way to `statement` all of `open_dims` are fixed before serial `dim`."""
     remaining = set(open_dims)
     while True:

@@ -197,9 +197,7 @@ class LeafWriter:
             return self._inside(e, place, scope)
         return self._bordered(e, undecided, place, scope)
 
-    def _bordered(
-        self, e: Load, conditions: list[Size], place: Place, scope: Scope
-    ) -> Expr:
+    def _bordered(self, e: Load, conditions: list[Size], place: Place, scope: Scope) -> Expr:
         """A load that may be outside: of the nearest element inside, if its lanes allow."""
         assert e.other is not None
         shape = self.nest.param(e.tensor).type.shape
@@ -299,9 +297,7 @@ class LeafWriter:
         folded = fold(value)
         return isinstance(folded, Const) and folded.value == identity(combine, folded)
 
-    def _tuple_update(
-        self, s: Statement, values: list[Expr], place: Place, scope: Scope
-    ) -> None:
+    def _tuple_update(self, s: Statement, values: list[Expr], place: Place, scope: Scope) -> None:
         """A combine over tuples: all components are computed before any is written."""
         if place.vector:
             raise NotVectorizable
