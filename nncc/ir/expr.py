@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Union
 
 import numpy as np
 
@@ -122,7 +121,7 @@ class Reduce:
     lanes: int = 1
 
 
-Expr = Union[Const, Value, Name, Load, Apply, Reduce]
+Expr = Const | Value | Name | Load | Apply | Reduce
 
 LANE_FUNCTIONS = ("broadcast", "reduce_add", "reduce_max", "reduce_min")
 
@@ -170,6 +169,7 @@ def broadcast(x: Expr, lanes: int) -> Expr:
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
+    """The expressions directly inside `e`."""
     if isinstance(e, Apply):
         return e.args
     if isinstance(e, Load) and e.other is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal
 
 from nncc.diagnostics import NOWHERE, Location
 from nncc.ir.tensor import Tensor
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
     from nncc.ir.loops import Function
     from nncc.ir.nests import Definition, Layout, Nest
 
-AttrValue = Union[
-    bool, int, float, str, DType, Tensor,
-    tuple[int, ...], tuple[float, ...], tuple[str, ...],
-]  # fmt: skip
+AttrValue = (
+    bool
+    | int
+    | float
+    | str
+    | DType
+    | Tensor
+    | tuple[int, ...]
+    | tuple[float, ...]
+    | tuple[str, ...]
+)
 Attrs = Mapping[str, AttrValue]
 
 

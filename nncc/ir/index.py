@@ -57,7 +57,7 @@ class Element:
         return f"({self.tensor}[{indices}] in {self.lo}..{self.hi})"
 
 
-Atom = Union[str, Term, Element]
+Atom = str | Term | Element
 Monomial = tuple[Atom, ...]
 
 
@@ -202,7 +202,11 @@ def atom(a: Atom) -> Index:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    return reduce(lambda a, b: a * b, sizes, 1)
+    """The product of `sizes`; 1 if there are none."""
+    result: Size = 1
+    for size in sizes:
+        result = result * size
+    return result
 
 
 def _split(a: Index, d: int) -> tuple[Size, Size]:
@@ -270,14 +274,17 @@ def _single(size: Size) -> Atom | None:
 
 
 def ceildiv(a: Size, b: Size) -> Size:
+    """a / b, rounded towards plus infinity."""
     return -((-a) // b)
 
 
 def minimum(a: Size, b: Size) -> Size:
+    """The smaller one, decided now if their difference is constant."""
     return _extremum("min", a, b)
 
 
 def maximum(a: Size, b: Size) -> Size:
+    """The larger one, decided now if their difference is constant."""
     return _extremum("max", a, b)
 
 
@@ -387,7 +394,7 @@ def _evaluate_atom(a: Atom, values: Mapping[str, int], tensors: Mapping[str, obj
         return min(x, y) if a.fn == "min" else max(x, y)
     import numpy as np
 
-    return (np.minimum if a.fn == "min" else np.maximum)(x, y)  # type: ignore[return-value]
+    return (np.minimum if a.fn == "min" else np.maximum)(x, y)
 
 
 Range = tuple[Size, Size]
@@ -536,8 +543,7 @@ def _nonnegative(size: Size) -> bool:
             rest = size - _from_terms({m: c})
             return _nonnegative(rest * only.b + only.a * c + (only.b - 1))
     return all(
-        c >= 0 and all(isinstance(a, str) or _atom_nonnegative(a) for a in m)
-        for m, c in size.terms
+        c >= 0 and all(isinstance(a, str) or _atom_nonnegative(a) for a in m) for m, c in size.terms
     )
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import Literal
 
 from nncc.diagnostics import NOWHERE, Location
 from nncc.ir.expr import Expr
@@ -158,7 +158,7 @@ class Prefetch:
     indices: tuple[Size, ...]
 
 
-Stmt = Union[For, If, While, Let, Declare, Assign, Store, Alloc, Call, Prefetch]
+Stmt = For | If | While | Let | Declare | Assign | Store | Alloc | Call | Prefetch
 
 
 @dataclass(frozen=True)

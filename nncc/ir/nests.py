@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import Literal
 
 from nncc.diagnostics import NOWHERE, Location
 from nncc.ir.expr import Expr
@@ -154,7 +154,7 @@ class Scan:
     body: tuple[Item, ...]
 
 
-Item = Union[Statement, Scan]
+Item = Statement | Scan
 
 
 # -- schedules -----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Leaf:
     prefetch: tuple[tuple[str, int], ...] = ()
 
 
-Schedule = Union[Band, Local, Leaf]
+Schedule = Band | Local | Leaf
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,7 @@ class Tensor:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return (
-            isinstance(other, Tensor) and self.type == other.type and self.digest == other.digest
-        )
+        return isinstance(other, Tensor) and self.type == other.type and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash((self.type, self.digest))

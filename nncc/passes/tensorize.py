@@ -299,9 +299,9 @@ def _packed_vectors(contraction: Contraction) -> int:
     """How many vectors of the vector dimension stand together in the vector operand's layout."""
     for load in loads(contraction.statement.values[0]):
         layout = contraction.nest.param(load.tensor).layout
-        if layout is not None and _is_vector(contraction, load):
-            if isinstance(layout.extents[-1], int):
-                return max(1, layout.extents[-1] // contraction.lanes)
+        packed = layout.extents[-1] if layout is not None else None
+        if isinstance(packed, int) and _is_vector(contraction, load):
+            return max(1, packed // contraction.lanes)
     return 8
 
 

@@ -186,7 +186,10 @@ def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == (tmp_path / "m.onnx").stat().st_mode & 0o777
 
 
-@pytest.mark.parametrize("name", sorted(n for n, op in TABLE.items() if op.domain == "ai.onnx"))
+ROUND_TRIPS = sorted(n for n, op in TABLE.items() if op.domain == "ai.onnx" and n != "Constant")
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)  # a Constant is read as a symbol
 def test_every_op_round_trips(name: str) -> None:
     """Random instances of each op in the table, written in the oldest opset and run."""
     op = TABLE[name]
@@ -204,7 +207,7 @@ def test_every_op_round_trips(name: str) -> None:
             if x is None:
                 continue
             tensor = Tensor(np.ascontiguousarray(x).reshape(x.shape))
-            if k == 0:
+            if k == 0 and op.inputs[0].name not in ("start", "shape"):
                 b.input("in0", tensor.type)
                 feeds["in0"] = x
             else:

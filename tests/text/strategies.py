@@ -434,11 +434,13 @@ ATTRIBUTES = st.one_of(
 
 @st.composite
 def graphs(
-    draw: st.DrawFn, named: tuple[str, ...] = (), symbols: dict[str, TensorType] | None = None,
+    draw: st.DrawFn, named: tuple[str, ...] = (), held: dict[str, Symbol] | None = None,
     depth: int = 1,
 ) -> Graph:  # fmt: skip
     """Graphs of arbitrary ops; names and types are consistent, ops mean nothing."""
-    symbols = symbols or {}
+    held = held or {}
+    symbols = {n: s.type for n, s in held.items()}
+    settable = [n for n, s in held.items() if s.kind == "state"]
     inputs = draw(distinct(NAMES.filter(lambda n: n not in symbols and n != ""), max_size=2))
     known = {**symbols, **{i: draw(types(named)) for i in inputs}}
     values = {i: known[i] for i in inputs}
@@ -461,7 +463,7 @@ def graphs(
         values |= {f: draw(types(named)) for f in fresh}
         known |= values
     outputs = tuple(draw(st.lists(st.sampled_from(list(known)), max_size=2))) if known else ()
-    states = draw(distinct(st.sampled_from(list(symbols)), max_size=2)) if symbols else []
+    states = draw(distinct(st.sampled_from(settable), max_size=2)) if settable else []
     updates = tuple((s, draw(st.sampled_from(list(known)))) for s in states)
     placed = draw(distinct(st.sampled_from(list(known)), max_size=2)) if known else []
     placement = {n: draw(layouts(known[n].rank, named)) for n in placed}
@@ -484,6 +486,6 @@ def modules(draw: st.DrawFn) -> Module:
     named = tuple(draw(distinct(max_size=2)))
     names = draw(distinct(max_size=3))
     held = {n: draw(symbols(named)) for n in names}
-    graph = draw(graphs(named, {n: s.type for n, s in held.items()}))
+    graph = draw(graphs(named, held))
     some = lambda make: {n: draw(make(n)) for n in draw(distinct(max_size=1))}  # noqa: E731
     return Module(graph, named, held, some(definitions), some(nests), some(functions))

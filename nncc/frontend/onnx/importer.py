@@ -325,7 +325,11 @@ class _Importer:
         known = self.builder.symbols.get(wish)
         if known is not None and wish != hint and np.array_equal(known.data.array, array):
             return wish
-        return self.builder.constant(array, wish)
+        name = self.builder.constant(array, wish)
+        if wish != hint and wish in self.notes.kinds:
+            symbol = self.builder.symbols[name]
+            self.builder.symbols[name] = replace(symbol, kind=self.notes.kinds[wish])
+        return name
 
     def absorb(self, name: str, hint: str) -> None:
         """Nothing: the constant keeps its name for other readers."""

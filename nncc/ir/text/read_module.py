@@ -53,8 +53,7 @@ def read_module(
     }
     nests = {str(t.name): read_nest(t, file) for t in _named(text.items, s.NestText, "nest")}
     functions = {
-        str(t.name): read_function(t, file)
-        for t in _named(text.items, s.FunctionText, "function")
+        str(t.name): read_function(t, file) for t in _named(text.items, s.FunctionText, "function")
     }
     graph = GraphReader(scope, symbols, data, places).read(_main(text.items))
     return Module(graph, tuple(map(str, sizes)), symbols, definitions, nests, functions)

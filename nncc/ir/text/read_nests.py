@@ -106,7 +106,8 @@ def _combine(t: s.CombineText) -> Combine:
     for part, what in ((t.values, "results"), (t.identity, "identities")):
         if len(part) != len(dtypes):
             raise s.Problem(
-                t.name, f"'{t.name}' combines {len(dtypes)} components: so many {what} are needed, "
+                t.name,
+                f"'{t.name}' combines {len(dtypes)} components: so many {what} are needed, "
                 f"not {len(part)}",
             )
     scope = Scope(values={f"{x}{k}": (d, 1) for x in "ab" for k, d in enumerate(dtypes)})

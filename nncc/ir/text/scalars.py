@@ -66,7 +66,9 @@ def wanted(scope: Scope, e: s.Expression, kind: Numeric, what: str = "") -> Expr
         found, want = typed_name((value.dtype, value.lanes)), typed_name(kind)
         subject = what or "this"
         help = ""
-        if value.dtype is not kind[0] and value.lanes == kind[1]:
+        if kind[0] is boolean:
+            help = "compare it, as in … != 0.0" if value.lanes == kind[1] else ""
+        elif value.dtype is not kind[0] and value.lanes == kind[1]:
             help = f"convert it: cast({kind[0]}, …)"
         elif value.dtype is kind[0] and value.lanes == 1:
             help = f"copy it to all lanes: broadcast(…, {kind[1]})"

@@ -50,6 +50,8 @@ class NotVectorizable(Exception):
 
 
 class LeafWriter:
+    """Writes the instances of a nest's statements; `fresh` makes names that nothing else has."""
+
     def __init__(
         self, nest: Nest, operations: Mapping[str, Operation], fresh: Callable[[str], str]
     ) -> None:

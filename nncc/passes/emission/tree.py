@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from nncc.diagnostics import PassError
 from nncc.ir.expr import Const
@@ -229,7 +230,9 @@ class _Writer:
     ) -> None:
         body = scope.inner()
         self.block(band.body, place, body)
-        kind = "parallel" if band.kind == "parallel" else "serial"
+        kind: Literal["parallel", "serial"] = "serial"
+        if band.kind == "parallel":
+            kind = "parallel"
         if body.statements:
             scope.add(For(variable, lo, hi, tuple(body.statements), kind=kind))
 
@@ -297,8 +300,8 @@ class _Writer:
         for tensor in node.tensors:
             buffer = self.leaves.piece_buffer(tensor, place, node.space)
             body = (Alloc(buffer, body),)
-        for s in body:
-            scope.add(s)
+        for statement in body:
+            scope.add(statement)
 
     def registers(self, node: Local, place: Place, scope: Scope) -> None:
         """Emits the body, then turns the first assignment of each register into its Declare."""
@@ -312,11 +315,10 @@ class _Writer:
         nested = _assigned_inside(written)
         result: list[Stmt] = []
         for position, s in enumerate(written):
-            if isinstance(s, Assign) and s.name in registers and s.name not in declared:
-                if nested.get(s.name, position) >= position:
-                    declared.add(s.name)
-                    result.append(Declare(s.name, s.value))
-                    continue
+            first = isinstance(s, Assign) and s.name in registers and s.name not in declared
+            if isinstance(s, Assign) and first and nested.get(s.name, position) >= position:
+                declared.add(s.name)
+                s = Declare(s.name, s.value)
             result.append(s)
         undeclared = [r for r in registers if r not in declared]
         zeros: list[Stmt] = [
