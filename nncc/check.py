@@ -141,18 +141,18 @@ class _Checker:
         for call in range(STATE_CALLS if stateful else 1):
             expected = _interpret(self.reference, inputs, state)
             found = _interpret(self.nests, inputs, nest_state)
-            reduction = total_reduction(self.nests, expected.sizes)
-            self._values(expected, found, reduction)
+            self._values(expected, found)
             loops = loops or _Loops(self.program, expected.sizes, self.operations)
-            self._outputs("loops", loops.run(inputs), expected, found, reduction)
-            self._outputs("native", self.executable.run(inputs), expected, found, reduction)
+            self._outputs("loops", loops.run(inputs), inputs, expected, found)
+            self._outputs("native", self.executable.run(inputs), inputs, expected, found)
             state, nest_state = expected.state, found.state
             self.checked.calls += 1
             if call == 0:
                 self.checked.samples += _samples(inputs)
         self.executable.reset()
 
-    def _values(self, expected: Run, found: Run, reduction: int) -> None:
+    def _values(self, expected: Run, found: Run) -> None:
+        reduction = total_reduction(self.nests, expected.sizes)
         for name, value in found.values.items():
             if name in expected.values:
                 difference = compare(value, expected.values[name], reduction)
@@ -161,21 +161,22 @@ class _Checker:
                 self._count("nests", value)
 
     def _outputs(
-        self, level: str, outputs: Arrays, expected: Run, nests: Run, reduction: int
+        self, level: str, outputs: Arrays, inputs: Arrays, expected: Run, nests: Run
     ) -> None:
+        reduction = total_reduction(self.nests, expected.sizes)
         for name, value in outputs.items():
             difference = compare(value, expected.outputs[name], reduction)
             if difference is not None:
-                culprit = self._first_wrong_call(level, nests, reduction)
+                culprit = self._first_wrong_call(level, inputs, nests, reduction)
                 raise _error(level, *(culprit or (name, difference)))
             self._count(level, value)
 
     def _first_wrong_call(
-        self, level: str, nests: Run, reduction: int
+        self, level: str, inputs: Arrays, nests: Run, reduction: int
     ) -> tuple[str, Difference] | None:
         """The first call that, run by itself on the nests' values, has a wrong result."""
         symbols = {n: s.data.array for n, s in self.nests.symbols.items() if s.declared is None}
-        values = {**symbols, **nests.values}
+        values = {**symbols, **inputs, **nests.values}
         alone = isolation.interpreted if level == "loops" else isolation.native
         runner = alone(self.loops, self.machine)
         for node in self.nests.graph.nodes:

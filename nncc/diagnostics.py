@@ -107,6 +107,7 @@ class SimError(NnccError):
     """A simulated program did something that its machine forbids."""
 
 
+@dataclass(eq=False)
 class CheckError(NnccError):
     """A comparison failed: two levels or targets disagree."""
 

@@ -2,7 +2,8 @@
 
     p = Program("tiny", "x: f32[1,3,8,8]")
     y = p.conv("conv1", Value("x", 3), 16, kernel=3, gain=2.0)
-    print(p.text([("y", p.op("relu1", "Relu", y), "f32[1,16,8,8]")]))
+    p.op("y", "Relu", y)
+    print(p.text("y: f32[1,16,8,8]"))
 """
 
 from __future__ import annotations
@@ -85,19 +86,20 @@ class Program:
         attrs += [f"group={groups}"] if groups > 1 else []
         return self.op(name, "Conv", x, weight, bias, attrs=", ".join(attrs), features=channels)
 
-    def linear(self, name: str, x: Value, features: int, gain: float = 1.0) -> Value:
-        """A fully connected layer of rank 2."""
+    def linear(
+        self, name: str, x: Value, features: int, *, gain: float = 1.0, result: str = ""
+    ) -> Value:
+        """A fully connected layer for a matrix x; its value is called `result`, or as the layer."""
         std = (gain / x.features) ** 0.5
         weight = self.param(f"{name}.weight", (features, x.features), std)
         bias = self.param(f"{name}.bias", (features,), 0.05)
-        return self.op(name, "Gemm", x, weight, bias, attrs="transB=1", features=features)
+        return self.op(
+            result or name, "Gemm", x, weight, bias, attrs="transB=1", features=features
+        )
 
-    def text(self, outputs: Sequence[tuple[str, Value, str]]) -> str:
-        """The whole program; outputs as (name, value, type)."""
-        for name, value, _ in outputs:
-            self.op(name, "Identity", value)
-        result = ", ".join(f"{name}: {type}" for name, _, type in outputs)
+    def text(self, outputs: str) -> str:
+        """The whole program; `outputs` are values with their types, as text."""
         lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
         lines += ["nncc 1", "", *self._symbols, ""]
-        lines += [f"graph {self.name}({self.inputs}) -> ({result}) {{", *self._nodes, "}"]
+        lines += [f"graph {self.name}({self.inputs}) -> ({outputs}) {{", *self._nodes, "}"]
         return "\n".join(lines) + "\n"

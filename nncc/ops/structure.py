@@ -27,7 +27,7 @@ op(
     "Group", "x* -> y*", domain="nncc", regions=1,
     doc="What its region computes, as one unit: it becomes one loop nest. The node's inputs are "
     "the region's inputs, in order.",
-    attrs={"device": AttrDecl("string", "cpu", doc="where it runs")},
+    attrs={"device": AttrDecl("string", required=True, doc="where it runs: `cpu`, …")},
     infer=_infer_group, no_nest="the pass `lower` makes the nest from the region's nodes",
 )  # fmt: skip
 

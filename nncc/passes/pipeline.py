@@ -9,20 +9,27 @@ module read from a file has behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from nncc.diagnostics import NnccError
 from nncc.ir.graph import Module
+from nncc.ir.program import MAIN
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
 from nncc.passes.text import spell_pass
 
 Level = Literal["graph", "nests", "loops"]
 
-# The pass that ends a level: what is at the next level is past it.
-_ENDS: dict[Level, str] = {"nests": "lower", "loops": "emit"}
+# By what one sees that a module has a pass behind it, the last pass first.
+_MARKS: dict[str, Callable[[Module], bool]] = {
+    "plan": lambda m: MAIN in m.functions,
+    "emit": lambda m: bool(m.functions),
+    "lower": lambda m: bool(m.nests),
+    "layout": lambda m: bool(m.graph.layouts),
+    "fuse": lambda m: any(n.op == "Group" for n in m.graph.nodes),  # what fuse makes
+}
 
 
 class Observer:
@@ -96,6 +103,8 @@ def level(module: Module) -> Level:
 
 def remaining(steps: Sequence[Pass], module: Module) -> tuple[Pass, ...]:
     """The steps that a module still needs, by the level that it has reached."""
-    end = _ENDS.get(level(module))
     names = [s.name for s in steps]
-    return tuple(steps[names.index(end) + 1 :] if end in names else steps)
+    for name, is_past in _MARKS.items():
+        if is_past(module) and name in names:
+            return tuple(steps[names.index(name) + 1 :])
+    return tuple(steps)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from nncc.diagnostics import PassError
+from nncc.diagnostics import NOWHERE, PassError
 from nncc.ir.graph import Module, Node, Symbol
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import TensorType
@@ -125,7 +125,9 @@ class Rewriter:
                     continue
                 return True
             for made in result:
-                self.add(replace(made, location=node.location), rules, steps + 1)
+                # a rule that keeps an earlier node's place (a folded convolution) states it
+                location = node.location if made.location == NOWHERE else made.location
+                self.add(replace(made, location=location), rules, steps + 1)
             return True
         old = self.module.graph.types
         known = all(o in old for o in node.outputs if o) and node.op in self.module.definitions

@@ -7,6 +7,7 @@ import pytest
 
 import nncc
 from nncc.diagnostics import PassError
+from nncc.driver import lower
 from nncc.ir.graph import Module
 from nncc.machines import load
 from nncc.passes.observers import PrintAfter, Progress, Snapshots, TimePasses, VerifyEach
@@ -69,17 +70,20 @@ def test_progress_shows_the_pass_and_takes_it_away(module: Module) -> None:
     assert "[2/2] cse" in stream.getvalue() and stream.getvalue().endswith("\r\x1b[K")
 
 
-def test_what_is_left_to_do(small_model: Path) -> None:
-    steps = parse("fold, lower, tensorize, emit, plan")
-    from nncc.driver import lower
+STAGES = {
+    "fuse": ("graph", "fold fuse layout lower tensorize emit plan"),
+    "layout": ("graph", "layout lower tensorize emit plan"),
+    "lower": ("graph", "lower tensorize emit plan"),
+    "emit": ("nests", "tensorize emit plan"),
+    "plan": ("loops", "plan"),
+    "": ("loops", ""),
+}
 
+
+def test_what_is_left_to_do(small_model: Path) -> None:
+    steps = parse("fold, fuse, layout, lower, tensorize, emit, plan")
     compilation = lower(small_model)
-    stages = {
-        "lower": ("graph", "fold lower tensorize emit plan"),
-        "emit": ("nests", "tensorize emit plan"),
-        "plan": ("loops", "plan"),
-    }
-    for name, (reached, left) in stages.items():
+    for name, (reached, left) in STAGES.items():
         module = compilation.before(name)
         assert level(module) == reached
         assert " ".join(s.name for s in remaining(steps, module)) == left

@@ -19,7 +19,7 @@ from tests.nests.random_networks import N, Network
 MOST_ELEMENTS = 1500  # of an activation: interpreters are slow
 
 
-@dataclass(repr=False)
+@dataclass
 class Case:
     """A module, data to calibrate it by, and inputs to run it on."""
 
@@ -40,9 +40,10 @@ class Case:
             inputs[name] = (rng.standard_normal((samples, *rest)) * scale).astype(np.float32)
         return Case(with_used_sizes(module), calib, inputs)
 
-    def __repr__(self) -> str:
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """What hypothesis prints of a failing case."""
         shapes = {name: x.shape for name, x in self.inputs.items()}
-        return f"{print_module(self.module)}\n# inputs {shapes}"
+        printer.text(f"{print_module(self.module)}\n# inputs {shapes}")
 
 
 def with_used_sizes(module: Module) -> Module:

@@ -59,6 +59,7 @@ class Place:
         ranges: inclusive range of each loop variable in scope.
         facts: sizes that are known to be >= 0 here.
         vector: the vectorized dimension, if the place is inside a vector band.
+        scalar: whether vector bands below are written lane by lane.
         origins: for each local tensor that is allocated around this place, the lowest and highest
             logical indices of the piece that is alive.
     """
@@ -67,6 +68,7 @@ class Place:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     facts: frozenset[Size] = frozenset()
     vector: Lanes | None = None
+    scalar: bool = False
     origins: Mapping[str, LogicalRange] = field(default_factory=dict)
     _decided: dict[Size, bool | None] = field(
         default_factory=dict, init=False, repr=False, compare=False

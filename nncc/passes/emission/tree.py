@@ -264,6 +264,9 @@ class _Writer:
     def vector(self, band: Band, place: Place, scope: Scope) -> None:
         piece = place.pieces[band.dim]
         lanes = self.static(band.step, band)
+        if place.scalar:
+            self.band(replace(band, step=1, kind="unroll"), place, scope)
+            return
         if isinstance(piece.extent, int) and piece.extent <= lanes:
             self.lanes_of(band, place, piece.extent, lanes, scope)
             return
@@ -308,7 +311,16 @@ class _Writer:
         self.leaves.enter_registers(node.tensors)
         inner = scope.copy()
         start = len(inner.statements)
-        self.block(node.body, place, inner)
+        taken = set(self.taken)
+        try:
+            self.block(node.body, place, inner)
+        except NotVectorizable:
+            # One statement alone has no vector form, and registers have one form for all.
+            if place.vector or place.scalar:
+                raise
+            self.taken = taken
+            self.registers(node, replace(place, scalar=True), scope)
+            return
         registers = self.leaves.leave_registers(node.tensors)
         written = inner.statements[start:]
         declared: set[str] = set()

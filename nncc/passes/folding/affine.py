@@ -62,7 +62,7 @@ def _scaled_conv(
     total = (bias.astype(np.float64) * scale + shift).astype(weight.dtype)
     hint = f"{conv.inputs[2]}.folded" if has_bias else f"{conv.inputs[1]}.bias"
     bias_name = graph.symbol(total, hint, *made)
-    return [Node("Conv", (*inputs, bias_name), after.outputs, conv.attrs)]
+    return [Node("Conv", (*inputs, bias_name), after.outputs, conv.attrs, location=conv.location)]
 
 
 def _batch_norm_conv(node: Node, graph: Rewriter) -> Result:
