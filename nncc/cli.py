@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nncc import __version__
-from nncc.commands import COMMANDS, failure, find
+from nncc.commands import COMMANDS, Command, failure, find
 from nncc.diagnostics import NnccError, nearest
 
 INTERRUPTED = 130
@@ -31,10 +31,13 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _show_warning
     try:
-        args = _parser(argv).parse_args(argv)
-        warnings.showwarning = _show_warning
-        status = find(args.command).run(args)
+        name = _command(argv)
+        command = find(name)
+        # intermixed: `show MODEL --loops NODE` has an option between its operands
+        args = _parser(name, command).parse_intermixed_args(argv[argv.index(name) + 1 :])
+        status = command.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -53,28 +56,39 @@ def _show_warning(message: Warning | str, *rest: object, **named: object) -> Non
     failure.complain(str(message), "warning")
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(prog="nncc", description="A compiler for neural networks.")
-    parser.add_argument("--version", action="version", version=f"nncc {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+def _command(argv: Sequence[str]) -> str:
+    """The name of the command; `--help` and `--version` before it are answered here."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {_summary(name)}" for name in COMMANDS)
+    parser = _Parser(
+        prog="nncc",
+        usage="nncc [--help] [--version] COMMAND …",
+        description=f"A compiler for neural networks.\n\ncommands:\n{listing}",
+        epilog="`nncc COMMAND --help` describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    chosen = next((a for a in argv if not a.startswith("-")), "")
-    if chosen and chosen not in COMMANDS:
-        raise NnccError(
-            f"there is no command '{chosen}'", help=nearest(chosen, COMMANDS, "commands")
-        )
-    for name in COMMANDS:
-        command = find(name)
-        text = command.__doc__ or ""
-        sub = commands.add_parser(
-            name,
-            help=text.partition("\n")[0],
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.add_arguments(sub)
+    parser.add_argument("--version", action="version", version=f"nncc {__version__}")
+    name = next((a for a in argv if not a.startswith("-")), "")
+    parser.parse_args(argv[: argv.index(name)] if name else argv)
+    if not name:
+        parser.error("the following arguments are required: COMMAND")
+    if name not in COMMANDS:
+        raise NnccError(f"there is no command '{name}'", help=nearest(name, COMMANDS, "commands"))
+    return name
+
+
+def _summary(name: str) -> str:
+    return (find(name).__doc__ or "").partition("\n")[0]
+
+
+def _parser(name: str, command: Command) -> _Parser:
+    parser = _Parser(
+        prog=f"nncc {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_arguments(parser)
     return parser
 
 

@@ -1,6 +1,6 @@
 """Compile the digits network in float and in int8, and run both on real digits.
 
-    python -m examples.digits.demo
+python -m examples.digits.demo
 """
 
 from __future__ import annotations

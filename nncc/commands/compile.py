@@ -41,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from nncc.driver import build
 
-    folder = Path(args.output or Path(args.model).with_suffix(".nncc").name)
     observers = Observers(args)
     compilation = lowered(args, observers.all)
     observers.finish()
@@ -54,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         inputs = compilation.source.graph.inputs
         data = None if args.check is True else load_arrays(args.check, inputs)
         checked = str(check(compilation, executable, data))
+    folder = Path(args.output or f"{Path(args.model).stem}.nncc")
     executable.save(folder)
     if args.json:
         print(json.dumps({"output": str(folder), "check": checked, **executable.report}, indent=1))

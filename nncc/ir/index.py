@@ -18,7 +18,7 @@ and elements of integer tensors (`Element`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Union
@@ -334,6 +334,23 @@ def elements(size: Size) -> tuple[Element, ...]:
                 for i in a.indices:
                     found += elements(i)
     return tuple(found)
+
+
+def replace_elements(size: Size, rule: Callable[[Element], Element]) -> Size:
+    """`size` with every tensor element replaced by `rule` of it, those in its subscripts first."""
+    if isinstance(size, int) or not elements(size):
+        return size
+    return _sum((product(_replace_elements(a, rule) for a in m), c) for m, c in size.terms)
+
+
+def _replace_elements(a: Atom, rule: Callable[[Element], Element]) -> Size:
+    if isinstance(a, str):
+        return atom(a)
+    if isinstance(a, Element):
+        indices = tuple(replace_elements(i, rule) for i in a.indices)
+        lo, hi = replace_elements(a.lo, rule), replace_elements(a.hi, rule)
+        return atom(rule(Element(a.tensor, indices, lo, hi)))
+    return COMBINE[a.fn](replace_elements(a.a, rule), replace_elements(a.b, rule))
 
 
 def substitute(size: Size, values: Mapping[str, Size]) -> Size:

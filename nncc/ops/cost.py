@@ -1,7 +1,8 @@
-"""How much work a module is: multiply-accumulates, from the nests of its ops.
+"""How large a module is: multiply-accumulates, from the nests of its ops; parameters.
 
     macs(module)       ->  {"conv1": 784*N*200, …}          by node, named sizes stay symbolic
     total_macs(module, {"N": 1})                            their sum, as an int
+    parameters(module)                                      elements of all weights
 
 A multiply-accumulate is an instance of a statement that sums products of elements of two tensors;
 so sums, pools and elementwise ops have none. Ops that the user defined are counted once `lower`
@@ -30,6 +31,11 @@ def macs(module: Module) -> dict[str, Size]:
 def total_macs(module: Module, sizes: Mapping[str, int]) -> int:
     """The multiply-accumulates of one run with these named sizes."""
     return sum(int(evaluate(count, sizes)) for count in macs(module).values())
+
+
+def parameters(module: Module) -> int:
+    """How many elements the module's `param` symbols have."""
+    return sum(s.data.type.elements for s in module.symbols.values() if s.kind == "param")
 
 
 def nest_macs(nest: Nest) -> Size:

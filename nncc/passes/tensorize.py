@@ -264,21 +264,24 @@ def register_tile(
     count = -(-m // contraction.lanes) if isinstance(m, int) else 1
     packed = _packed_vectors(contraction)
     if contraction.column is None:
-        fitting = [v for v in (1, 2, 4, 8) if v <= count and packed % v == 0]
-        return 1, vectors or fitting[-1]
+        return 1, vectors or _most_vectors(count, packed)
     extent = contraction.dim(contraction.column).extent
     rows = _is_row_major(contraction)
     wanted = 4 if rows else 2
     if isinstance(extent, int) and extent < CHAINS // wanted:
         wanted = CHAINS // max(1, extent)
-    fitting = [v for v in (1, 2, 4, 8) if v <= min(count, wanted) and packed % v == 0]
-    v = vectors or fitting[-1]
+    v = vectors or _most_vectors(min(count, wanted), packed)
     most = max(1, min((registers - v) // v, MOST_ROWS if rows else MOST_COLUMNS))
     if columns:
         return columns, v
     if not isinstance(extent, int):
         return most, v
     return -(-extent // -(-extent // most)), v
+
+
+def _most_vectors(limit: int, packed: int) -> int:
+    """The largest number of vectors up to `limit` (at most 8) that divides a packed block."""
+    return max(v for v in (1, 2, 4, 8) if v == 1 or (v <= limit and packed % v == 0))
 
 
 def _is_row_major(c: Contraction) -> bool:
@@ -296,13 +299,13 @@ def _is_vector(c: Contraction, load: Load) -> bool:
 
 
 def _packed_vectors(contraction: Contraction) -> int:
-    """How many vectors of the vector dimension stand together in the vector operand's layout."""
+    """How many vectors stand together in the vector operand's packed layout; 0: not packed."""
     for load in loads(contraction.statement.values[0]):
         layout = contraction.nest.param(load.tensor).layout
         packed = layout.extents[-1] if layout is not None else None
         if isinstance(packed, int) and _is_vector(contraction, load):
             return max(1, packed // contraction.lanes)
-    return 8
+    return 0
 
 
 def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedule, ...]:

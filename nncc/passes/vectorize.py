@@ -78,7 +78,7 @@ class _Builder:
         if vector is None:
             body = tuple(self.alone(s, outer) for s in statements)
         else:
-            body = tuple(Leaf(s.name) for s in statements)
+            body = tuple(self._rest(s, shared) for s in statements)
         names = {d.name for d in shared}
         body = self._place(locals_, names, body)
         if vector is not None:
@@ -86,6 +86,14 @@ class _Builder:
         for k, d in reversed(list(enumerate(outer))):
             body = (Band(d.name, 1, "parallel" if k == 0 else "serial", body),)
         return body
+
+    @staticmethod
+    def _rest(s: Statement, shared: list[Dim]) -> Schedule:
+        """A statement inside loops over `shared`, with its other dimensions as loops."""
+        node: Schedule = Leaf(s.name)
+        for d in reversed([d for d in s.dims if d not in shared]):
+            node = Band(d.name, 1, "serial", (node,))
+        return node
 
     def items(self, items: Iterable[Item]) -> tuple[Schedule, ...]:
         """Statements one by one, scans as loops around theirs."""
@@ -130,12 +138,12 @@ class _Builder:
         return body
 
     def _dims_of(self, tensor: str) -> list[Dim]:
-        """Dimensions over which the statements that write `tensor` range, in its subscripts."""
+        """Dimensions over which the statements that write or read `tensor` subscript it."""
         found: dict[str, Dim] = {}
         for s in self.nest.statements:
-            for t in s.targets:
-                if t.tensor == tensor:
-                    used = frozenset[str]().union(*(variables(i) for i in t.indices))
+            for access in _accesses((s,)):
+                if access.tensor == tensor:
+                    used = frozenset[str]().union(*(variables(i) for i in access.indices))
                     found |= {d.name: d for d in s.dims if d.name in used}
         return list(found.values())
 

@@ -28,7 +28,10 @@ def test_observers_see_every_pass(module: Module) -> None:
     timer, snapshots, printed = TimePasses(), Snapshots(), []
     steps = parse("fold, everything{count=2}, cse")
     result = run(
-        module, load("cpu"), steps, [timer, VerifyEach(), snapshots, PrintAfter({"cse"}, printed.append)]
+        module,
+        load("cpu"),
+        steps,
+        [timer, VerifyEach(), snapshots, PrintAfter({"cse"}, printed.append)],
     )
     assert [t.step for t in timer.timings] == ["fold", "everything{count=2}", "cse"]
     assert all(t.seconds >= 0 and t.isl_calls == 0 for t in timer.timings)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx_models import floats, model, node
 from onnx import TensorProto, helper
+from onnx_models import floats, model, node
 
 from nncc.diagnostics import FrontendError, NnccError, UnsupportedError
 from nncc.frontend.onnx import load, save
@@ -233,7 +233,12 @@ def test_functions_that_call_themselves() -> None:
 def test_bad_metadata() -> None:
     m = onnx.ModelProto()
     m.CopyFrom(RELU)
-    for text in ("{", '{"states": {"v": {"output": "y"}}}', '{"kinds": {"w": "other"}}', '{"a": 1}'):
+    for text in (
+        "{",
+        '{"states": {"v": {"output": "y"}}}',
+        '{"kinds": {"w": "other"}}',
+        '{"a": 1}',
+    ):
         del m.metadata_props[:]
         m.metadata_props.add(key="nncc", value=text)
         assert "metadata" in refusal(m)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx_models import F, I64, floats, model, node
 from onnx import helper, numpy_helper
+from onnx_models import I64, F, floats, model, node
 from onnx_running import run, run_onnx
 
 from nncc.frontend.onnx import load
@@ -132,7 +132,7 @@ OLD_FORMS = {
 @pytest.mark.parametrize("form", OLD_FORMS)
 def test_old_versions_are_raised(form: str) -> None:
     n, opset, weights, shape = OLD_FORMS[form]
-    outputs = {o: None for o in n.output}
+    outputs = dict.fromkeys(n.output)
     m = model([n], {"x": shape}, outputs, weights, opset=opset)
     module = load(m)
     assert all(n.op in TABLE for n in module.graph.nodes)
@@ -194,8 +194,8 @@ def test_local_functions_are_inlined() -> None:
         [node("Mul", "a a", "t"), helper.make_node("LeakyRelu", ["t"], ["c"])],
         [helper.make_opsetid("", 17)], ["alpha"],
     )  # fmt: skip
-    square.node[1].attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="alpha",
-                                                        type=onnx.AttributeProto.FLOAT))  # fmt: skip
+    reference = onnx.AttributeProto(name="alpha", ref_attr_name="alpha", type=1)  # a float
+    square.node[1].attribute.append(reference)
     use = [
         helper.make_node("ScaledSquare", ["x"], ["t"], "one", domain="mine", alpha=0.5),
         helper.make_node("ScaledSquare", ["t"], ["y"], "two", domain="mine", alpha=0.5),

@@ -10,7 +10,6 @@ import pytest
 from nncc.frontend.dsl import read_nn
 from nncc.ir.graph import Module
 from nncc.ir.interpreter.graph import interpret
-from nncc.ir.text import parse_module, print_module
 from nncc.ops.reference import evaluate
 from nncc.ops.verify import verify
 from nncc.passes.fold import Fold
@@ -24,25 +23,23 @@ param v: f32[4] = random(seed=4, mean=3.0, std=0.5)
 param row: f32[6] = random(seed=5, mean=0.0, std=1.0)
 param k: f32[8,6] = random(seed=6, mean=0.0, std=1.0)
 const channel: f32[4,1,1] = [1.0, 2.0, -1.0, 0.5]
-const spatial: f32[6,6] = [0.0]
 const zero: f32[] = 0.0
 const one: f32[] = 1.0
 const two: f32[] = 2.0
-const square: i64[2] = [-1, 16]
+const tall: i64[2] = [-1, 8]
 const same: i64[4] = [0, 4, 2, 2]
 const far: i64[3] = [100, 100, 100]
-""".replace("const spatial: f32[6,6] = [0.0]\n", "")
+"""
 
 
-def folded(body: str, image: str = "f32[N,3,6,6]", **check: object) -> Module:
+def folded(body: str, image: str = "f32[N,3,6,6]") -> Module:
     """The folded module; asserts that it computes the same, verifies and folds no further."""
     module = read_nn(f"{WEIGHTS}graph main(x: {image}) -> (y) {{ {body} }}")
     result = Fold()(module)
     verify(result)
     assert Fold()(result) is result
-    assert parse_module(print_module(result).replace("file(", "file(")) if False else True
-    (type,) = (module.graph.types["x"],)
-    shape = tuple(2 if not isinstance(s, int) else s for s in type.shape)
+    extents = module.graph.types["x"].shape
+    shape = tuple(s if isinstance(s, int) else 2 for s in extents)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     expected, given = (interpret(m, {"x": x}, evaluate).outputs["y"] for m in (module, result))
     np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-5)
@@ -91,15 +88,14 @@ def test_matrices(body: str, left: list[str]) -> None:
 
 
 def test_views_of_views() -> None:
-    module = folded("a = Reshape(x, same) c = Flatten(a) y = Reshape(c, square)", "f32[N,4,2,2]")
+    module = folded("a = Reshape(x, same) c = Flatten(a) y = Reshape(c, tall)", "f32[N,4,2,2]")
     assert ops(module) == ["Reshape"]
 
 
 def test_shapes_are_computed() -> None:
-    module = folded(
-        "s = Shape(x) {start=1} e = ConstantOfShape(s) y = Add(x, e)", "f32[N,4,2,2]"
-    )
-    assert ops(module) == ["Identity"] or ops(module) == ["Add"]
+    module = folded("s = Shape(x) {start=1} e = ConstantOfShape(s) y = Add(x, e)", "f32[N,4,2,2]")
+    assert ops(module) == ["Identity"]
+    assert "e" not in module.symbols
 
 
 def test_what_would_blow_up_is_left() -> None:

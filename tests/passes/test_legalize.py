@@ -28,12 +28,15 @@ graph main(x: f32[2,4], i: i64[2,4]) -> (y, j) {
 }""")
 FEED = {"x": np.float32([[1, -2, 3, 4], [0, 0, 1, 2]]), "i": np.arange(8).reshape(2, 4)}
 
+
 def accelerator(**supports: tuple[str, ...]) -> Machine:
     table = {op.replace("every", "*"): dtypes for op, dtypes in supports.items()}
     return replace(load("cpu"), name="npu", backend="npu", supports=table)
 
+
 def test_a_target_without_a_table_takes_every_nest() -> None:
     assert Legalize()(MODULE, load("cpu")) is MODULE
+
 
 def test_the_host_takes_what_the_target_cannot() -> None:
     report: list[tuple[Decision, ...]] = []
@@ -50,6 +53,7 @@ def test_the_host_takes_what_the_target_cannot() -> None:
     expected, given = (interpret(m, FEED, evaluate).outputs for m in (MODULE, result))
     assert np.array_equal(expected["y"], given["y"]) and np.array_equal(expected["j"], given["j"])
 
+
 def test_all_refusals_come_at_once() -> None:
     with pytest.raises(UnsupportedError) as caught:
         Legalize(host=False)(MODULE, accelerator(Relu=("f32",)))
@@ -58,6 +62,7 @@ def test_all_refusals_come_at_once() -> None:
     for part in ("HardSwish (f32)", "Softmax (f32)", "Neg (i64)", "the host may not be used"):
         assert part in text
     assert "Relu" not in text
+
 
 def test_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     """HardSwish(x) == x * HardSigmoid(x) with alpha 1/6, beta 1/2."""

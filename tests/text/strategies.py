@@ -251,13 +251,17 @@ def combines(draw: st.DrawFn, tensors: dict[str, TensorType]) -> tuple[Combine, 
 def schedules(draw: st.DrawFn, nest: Nest, depth: int = 3) -> tuple:
     statements = [s.name for s in nest.statements]
     dims = sorted({d.name for s in nest.statements for d in s.dims})
+    tensors = [p.name for p in nest.params]
     trees = []
     for _ in range(draw(st.integers(0, 2))):
         kind = draw(st.integers(0, 2)) if depth else 0
         if kind == 0 and statements:
             operation = draw(st.one_of(st.just(""), NAMES))
             pairs = [(draw(NAMES), d) for d in dims] if operation else []
-            trees.append(Leaf(draw(st.sampled_from(statements)), operation, tuple(pairs)))
+            ahead = [draw(st.sampled_from(tensors))] if draw(st.booleans()) else []
+            prefetch = tuple((t, draw(st.integers(0, 1 << 20))) for t in ahead)
+            statement = draw(st.sampled_from(statements))
+            trees.append(Leaf(statement, operation, tuple(pairs), prefetch))
         elif kind == 1 and dims:
             word = draw(st.sampled_from(["serial", "parallel", "unroll", "vector"]))
             step = draw(st.one_of(st.just(1), sizes(nest.sizes)))

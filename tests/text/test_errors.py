@@ -58,7 +58,7 @@ CASES: dict[str, str] = {
         "  update v = x\n  update v = x\n}",
     "region_sees_only_its_inputs":
         "nncc 1\ngraph main(x: f32[2]) -> (y) {\n"
-        "  y = Group(x) graph g(a: f32[2]) -> (b) { b = Relu(x) }\n}",
+        "  y = Group(x) {device=\"cpu\"} graph g(a: f32[2]) -> (b) { b = Relu(x) }\n}",
     # -- types in graphs
     "stated_type_is_wrong":
         "nncc 1\nsize N\ngraph main(x: f32[N,2]) -> (y) {\n  y: f32[N,3] = Relu(x)\n}",

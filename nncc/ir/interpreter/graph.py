@@ -93,12 +93,17 @@ def initial_state(module: Module, sizes: Mapping[str, int]) -> dict[str, Array]:
 def _check_names(graph: Graph, inputs: Mapping[str, Array]) -> None:
     for name in graph.inputs:
         if name not in inputs:
-            raise CheckError(f"input '{name}' is missing", help=_inputs(graph))
+            raise _callers(f"input '{name}' is missing", _inputs(graph))
     for name in inputs:
         if name not in graph.inputs:
-            raise CheckError(
-                f"there is no input '{name}'", help=nearest(name, graph.inputs, "inputs")
-            )
+            raise _callers(f"there is no input '{name}'", nearest(name, graph.inputs, "inputs"))
+
+
+def _callers(message: str, help: str) -> CheckError:
+    """An error in what the caller gives: no comparison has failed."""
+    error = CheckError(message, help=help)
+    error.exit_status = 2
+    return error
 
 
 def _inputs(graph: Graph) -> str:

@@ -137,7 +137,9 @@ def _trees(trees: Iterable[Schedule], indent: str) -> Iterator[str]:
         else:
             dims = ", ".join(f"{quote(a)}: {quote(b)}" for a, b in t.dims)
             operation = f" with {quote(t.operation)}({dims})" if t.operation else ""
-            yield f"{indent}{quote(t.statement)}{operation}"
+            ahead = ", ".join(f"{quote(a)}: {b}" for a, b in t.prefetch)
+            prefetch = f" prefetch({ahead})" if ahead else ""
+            yield f"{indent}{quote(t.statement)}{operation}{prefetch}"
             continue
         yield from _trees(t.body, indent + INDENT)
         yield indent + "}"

@@ -203,6 +203,7 @@ class _ScheduleNames:
     def __init__(self, nest: Nest) -> None:
         self.statements = {s.name for s in nest.statements}
         self.locals = {p.name for p in nest.locals}
+        self.tensors = {p.name for p in nest.params}
         self.dims = {d.name for s, scans in walk_statements(nest.body) for d in (*s.dims, *scans)}
 
     @staticmethod
@@ -231,7 +232,8 @@ def _tree(t: s.BandText | s.HomeText | s.LeafText, names: _ScheduleNames, scope:
         return Local(tensors, str(t.space), _schedule(t.body, names, scope))
     statement = names.check(t.statement, names.statements, "statement")
     pairs = tuple((str(a), names.check(b, names.dims, "dim")) for a, b in t.dims)
-    return Leaf(statement, str(t.operation or ""), pairs)
+    prefetch = tuple((names.check(a, names.tensors, "tensor"), int(b)) for a, b in t.prefetch)
+    return Leaf(statement, str(t.operation or ""), pairs, prefetch)
 
 
 # -- definitions ---------------------------------------------------------------------------

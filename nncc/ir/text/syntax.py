@@ -342,11 +342,12 @@ class HomeText:
 
 @dataclass(slots=True)
 class LeafText:
-    """`statement with operation(dims)`."""
+    """`statement with operation(dims) prefetch(distances)`."""
 
     statement: Token
     operation: Token | None
     dims: tuple[tuple[Token, Token], ...]
+    prefetch: tuple[tuple[Token, Token], ...] = ()
 
 
 @dataclass(slots=True)

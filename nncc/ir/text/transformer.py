@@ -187,9 +187,11 @@ class ToSyntax(Transformer[Token, Any]):
         return s.HomeText(parts[0], parts[1], tuple(parts[2:]))
 
     def leaf(self, parts: Parts) -> s.LeafText:
-        return s.LeafText(parts[0], parts[1], _present(parts[2:]))
+        return s.LeafText(parts[0], parts[1], _present(parts[2:-1]), parts[-1] or ())
 
     pair = tuple
+    ahead = tuple
+    distance = tuple
 
     # -- loops functions -------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from nncc.ir.nests import (
     walk_statements,
 )
 from nncc.machines.machine import Operation
+from nncc.passes.emission.elements import with_physical_elements
 from nncc.passes.emission.guards import cut
 from nncc.passes.emission.leaf import LeafWriter, NotVectorizable
 from nncc.passes.emission.pieces import Lanes, Piece, Place
@@ -48,7 +49,7 @@ def emit_nest(nest: Nest, operations: Mapping[str, Operation]) -> Function:
     Raises:
         PassError: if the schedule cannot be carried out, naming the nest and the band.
     """
-    return _Writer(nest, operations).function()
+    return _Writer(with_physical_elements(nest), operations).function()
 
 
 def default_schedule(items: tuple[Item, ...]) -> tuple[Schedule, ...]:

@@ -118,7 +118,8 @@ def _synthetic(module: Module) -> Arrays:
 def run_graph(module: Module, inputs: Arrays) -> dict[str, np.ndarray]:
     """Every value of the main graph by name, inputs included."""
     with np.errstate(all="ignore"):
-        return {**inputs, **interpret(module, inputs, evaluate, keep=True).values}
+        run = interpret(module, inputs, evaluate, keep=True)
+    return {**inputs, **run.values}
 
 
 def ranges(

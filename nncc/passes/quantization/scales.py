@@ -77,7 +77,7 @@ def weight_scales(rows: np.ndarray, bias: np.ndarray, x_scale: float, y_scale: f
     largest = np.abs(rows).max(axis=1, initial=0.0) / WEIGHT_LIMIT
     for_bias = np.abs(bias) / (x_scale * 2.0**29)
     for_factor = y_scale / x_scale * 2.0**-28
-    return np.maximum(np.maximum(largest, for_bias), for_factor).astype(np.float32)
+    return np.asarray(np.maximum(np.maximum(largest, for_bias), for_factor), np.float32)
 
 
 def quantize_weight(rows: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from nncc.frontend.onnx.versions.draft import Draft, NotExpressible, Scope
 from nncc.frontend.onnx.versions.raising import REDUCTIONS
+from nncc.ir.index import ceildiv
 
 Step = Callable[[Draft, Scope], list[Draft]]
 
@@ -47,7 +48,30 @@ def _pad_18(draft: Draft, scope: Scope) -> list[Draft]:
     return [draft.changed(version=13)]
 
 
+def _pool_22(version: int) -> Step:
+    """Version 22 says that a last window that starts behind the tensor does not count; before,
+    the specification counted it, and implementations disagree."""
+
+    def step(draft: Draft, scope: Scope) -> list[Draft]:
+        if draft.attrs.get("ceil_mode"):
+            kernel = draft.attrs["kernel_shape"]
+            rank = len(kernel)
+            pads = draft.attrs.get("pads", (0,) * 2 * rank)
+            strides = draft.attrs.get("strides", (1,) * rank)
+            dilations = draft.attrs.get("dilations", (1,) * rank)
+            x, y = scope.type(draft.input(0)).shape[2:], scope.type(draft.output(0)).shape[2:]
+            for k in range(rank):
+                free = x[k] + pads[k] + pads[k + rank] - dilations[k] * (kernel[k] - 1) - 1
+                if y[k] != ceildiv(free, strides[k]) + 1:
+                    raise NotExpressible("its rule for the last window came with version 22")
+        return [draft.changed(version=version)]
+
+    return step
+
+
 LOWERING: dict[tuple[str, int], Step] = {
+    ("AveragePool", 22): _pool_22(19),
+    ("MaxPool", 22): _pool_22(12),
     ("Pad", 18): _pad_18,
     ("Split", 18): _split_18,
     **{(name, 18): _axes_to_attr(13) for name in REDUCTIONS},

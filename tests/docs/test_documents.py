@@ -1,0 +1,47 @@
+"""The code of the documents runs, and prints what they say that it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nncc import passes
+from nncc.ops import table
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a document adds is gone after the test."""
+    import nncc.ops  # noqa: F401  (fills the table)
+
+    monkeypatch.setattr(passes, "_registered", {})
+    before = dict(table.TABLE)
+    yield
+    table.TABLE.clear()
+    table.TABLE.update(before)
+
+
+@pytest.mark.parametrize("name", ["adding-an-op.md", "adding-a-pass.md"])
+def test_document(name: str) -> None:
+    text = (DOCS / name).read_text(encoding="utf-8")
+    names: dict[str, object] = {"__name__": "document"}
+    printed = ""
+    for match in BLOCK.finditer(text):
+        kind, code = match.groups()
+        if kind == "text":
+            assert printed.rstrip() == code.rstrip()
+            continue
+        # blank lines before the code: errors have the lines of the document
+        lines = text.count("\n", 0, match.start(2))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile("\n" * lines + code, str(DOCS / name), "exec"), names)
+        printed = out.getvalue()
