@@ -29,7 +29,8 @@ from nncc.diagnostics import (
 )
 
 if TYPE_CHECKING:
-    from nncc import onnx_backend, passes
+    import nncc.onnx_backend as onnx_backend
+    import nncc.passes as passes
     from nncc.driver import compile, load, save
     from nncc.ir.graph import Module
     from nncc.machines import load as load_machine

@@ -14,7 +14,7 @@ from nncc.driver import load_module, steps_for
 from nncc.ir.graph import Module
 from nncc.machines import load as load_machine
 from nncc.machines.machine import Machine
-from nncc.ops.cost import macs
+from nncc.ops.cost import macs, parameters
 from nncc.passes.pipeline import run
 
 
@@ -87,12 +87,3 @@ def refused(module: Module, machine: Machine, host: bool = True) -> tuple[Diagno
     except UnsupportedError as error:
         return error.diagnostics
     return ()
-
-
-def parameters(module: Module) -> int:
-    """The number of elements of all parameters."""
-    found = 0
-    for symbol in module.symbols.values():
-        if symbol.kind == "param" and symbol.type.is_static:
-            found += int(symbol.type.elements)  # type: ignore[arg-type]
-    return found

@@ -57,12 +57,27 @@ def load_module(model: Model) -> Module:
         if path.is_dir():
             raise FrontendError("is a folder, not a model", Location(str(path)))
         if path.suffix == ".nn":
-            from nncc.frontend.dsl import load_nn
-
-            return load_nn(path)
+            return _load_text(path)
     from nncc.frontend.onnx import load as load_onnx
 
     return load_onnx(model)
+
+
+def _load_text(path: Path) -> Module:
+    """The module of a `.nn` file; schedules in it may have been written by hand and are proved.
+
+    Raises PassError with the dependence that a schedule breaks.
+    """
+    from nncc.frontend.dsl import load_nn
+
+    module = load_nn(path)
+    scheduled = [n for n in module.nests.values() if n.schedule is not None]
+    if scheduled:
+        from nncc.passes.poly import check_schedule
+
+        for nest in scheduled:
+            check_schedule(nest)
+    return module
 
 
 def load_compiled(folder: str | Path) -> Executable:

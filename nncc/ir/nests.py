@@ -170,7 +170,8 @@ class Band:
 
     kind: `serial`; `parallel` (iterations are independent); `unroll` (copies of the body, the
     number of iterations is static); `vector` (step 1: all that is left of the dimension, a
-    static number of at most the machine's lanes, at once; it encloses no further bands).
+    static number of at most the machine's lanes, at once; bands inside of it are serial
+    or unrolled).
     """
 
     dim: str

@@ -4,7 +4,7 @@
 2. A band's dimension is one of every statement below it (or of a scan around the statement).
 3. Steps shrink: a band's step is positive and at most the enclosing one of the same dimension;
    below `for m` (step 1) there is no band over m.
-4. A `vector` band encloses statements only, or a `local` block of them.
+4. A `vector` band encloses no further `vector` band and no `parallel` one.
 5. A scan's dimension is walked one by one (step 1, serial) and before anything below it.
 6. `local` names local tensors, each once, and every statement that uses one is below it.
 7. A leaf's operation maps dimensions that the statement has.
@@ -77,8 +77,9 @@ class _Walker:
     def band(self, band: Band, bands: tuple[Band, ...]) -> None:
         if isinstance(band.step, int) and band.step < 1:
             raise self.error(f"the step of {band.dim} is {band.step}")
-        if band.kind == "vector" and any(isinstance(n, Band) for n in walk_schedule(band.body)):
-            raise self.error(f"the vector band over {band.dim} holds more than statements")
+        inside = [n for n in walk_schedule(band.body) if isinstance(n, Band)]
+        if band.kind == "vector" and any(n.kind in ("vector", "parallel") for n in inside):
+            raise self.error(f"the vector band over {band.dim} holds a vector or parallel band")
         for outer in bands:
             if outer.dim != band.dim:
                 continue

@@ -11,6 +11,7 @@ has made nests of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -35,15 +36,18 @@ def total_macs(module: Module, sizes: Mapping[str, int]) -> int:
 
 def parameters(module: Module) -> int:
     """How many elements the module's `param` symbols have."""
-    return sum(s.data.type.elements for s in module.symbols.values() if s.kind == "param")
+    params = [s.data.type for s in module.symbols.values() if s.kind == "param"]
+    return sum(math.prod(t.static_shape) for t in params)
 
 
 def nest_macs(nest: Nest) -> Size:
     """The multiply-accumulates of one execution of a nest; `where` constraints are not counted
     off."""
-    return sum(
-        (product(d.extent for d in s.dims) for s in nest.statements if _multiplies(s)), start=0
-    )
+    total: Size = 0
+    for statement in nest.statements:
+        if _multiplies(statement):
+            total = total + product(d.extent for d in statement.dims)
+    return total
 
 
 def _multiplies(statement: Statement) -> bool:

@@ -286,10 +286,11 @@ def _most_vectors(limit: int, packed: int) -> int:
 
 def _is_row_major(c: Contraction) -> bool:
     """Whether neighbours in the column dimension are a whole row apart in memory."""
-    for load in loads(c.statement.values[0]):
-        if any(c.column in variables(i) for i in load.indices):
-            return c.nest.param(load.tensor).layout is None
-    return False
+    return any(
+        c.nest.param(load.tensor).layout is None
+        and any(c.column in variables(i) for i in load.indices[:-1])
+        for load in loads(c.statement.values[0])
+    )
 
 
 def _is_vector(c: Contraction, load: Load) -> bool:

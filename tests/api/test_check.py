@@ -12,7 +12,9 @@ from nncc.check import batches, check, random_inputs
 from nncc.driver import Compilation, build, lower
 from nncc.ir.expr import Const, apply
 from nncc.ir.graph import Module
+from nncc.ir.interpreter.graph import interpret
 from nncc.ir.loops import Alloc, For, Function, If, Stmt, Store, While
+from nncc.ops.reference import evaluate
 from nncc.tolerance import compare, tolerance
 
 
@@ -139,3 +141,23 @@ def test_tolerance_grows_with_the_root_of_the_length() -> None:
     assert tolerance(i8, 1000) == 0
     assert tolerance(f32) < tolerance(f32, 10_000) < 10 * tolerance(f32, 100)
     assert tolerance(bf16) == tolerance(f32) * 2**16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_all_test_digits(precision: str, digits_model: Path, digits: dict[str, np.ndarray]) -> None:
+    """Graph, nests, Loops and native code agree on all 1000 digits: int8 bit for bit."""
+    calib = {"image": digits["calib"]} if precision == "int8" else None
+    compilation = lower(digits_model, calib=calib)
+    net = build(compilation)
+    checked = check(compilation, net, {"image": digits["test"]})
+    assert checked.samples == 1000 and checked.floats["native"] == 8  # batches of 128
+    assert bool(checked.integers) == (precision == "int8")
+    if precision == "int8":
+        reference = run_reference(compilation.before("fuse"), digits["test"])
+        assert np.array_equal(net.run({"image": digits["test"]})["logits"], reference)
+
+
+def run_reference(module: Module, images: np.ndarray) -> np.ndarray:
+    """The logits by the interpreter of the graph."""
+    return interpret(module, {"image": images}, evaluate).outputs["logits"]

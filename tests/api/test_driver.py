@@ -122,3 +122,48 @@ def test_errors(small_model: Path, tmp_path: Path) -> None:
     with pytest.raises(nncc.FrontendError, match="cannot be written"):
         nncc.save(nncc.load(small_model), tmp_path / "missing" / "x.nn")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.nn"]
+
+
+SCAN = """
+nncc 1
+size N
+nest running(in x: f32[N,8], out y: f32[N,8]; N) {
+  first: for i in 0..N { y[i,0] = x[i,0] }
+  scan k in 1..8 { next: for i in 0..N { y[i,k] = y[i, k - 1] + x[i,k] } }
+  schedule { parallel i { first } SCHEDULE }
+}
+graph sums(x: f32[N,8]) -> (y: f32[N,8]) { y: f32[N,8] = Call(x) {callee="running"} }
+"""
+
+
+@pytest.mark.parametrize(
+    "order", ["for k { parallel i { next } }", "parallel i { for k { next } }"]
+)
+def test_a_schedule_by_hand(order: str, tmp_path: Path) -> None:
+    (tmp_path / "scan.nn").write_text(SCAN.replace("SCHEDULE", order))
+    x = np.arange(24, dtype=np.float32).reshape(3, 8)
+    net = nncc.compile(tmp_path / "scan.nn")
+    assert np.array_equal(net.run({"x": x})["y"], np.cumsum(x, axis=1))
+
+
+SHIFT = """
+nncc 1
+nest shift(in x: f32[8], out y: f32[7], local t: f32[8]) {
+  double: for i in 0..8 { t[i] = x[i] + x[i] }
+  move: for i in 0..7 { y[i] = t[i + 1] }
+  schedule { SCHEDULE }
+}
+graph shifted(x: f32[8]) -> (y: f32[7]) { y: f32[7] = Call(x) {callee="shift"} }
+"""
+
+
+def test_an_illegal_schedule_is_refused(tmp_path: Path) -> None:
+    """The dependence that it breaks is named."""
+    path = tmp_path / "shift.nn"
+    path.write_text(SHIFT.replace("SCHEDULE", "for i { double } for i { move }"))
+    x = np.arange(8, dtype=np.float32)
+    assert np.array_equal(nncc.compile(path).run({"x": x})["y"], 2 * x[1:])
+    path.write_text(SHIFT.replace("SCHEDULE", "for i { move } for i { double }"))
+    with pytest.raises(nncc.PassError) as raised:
+        nncc.compile(path)
+    assert all(word in raised.value.message for word in ("shift", "double", "move"))

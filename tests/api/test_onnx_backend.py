@@ -20,10 +20,12 @@ def model(x_shape: list[int | str | None]) -> onnx.ModelProto:
     ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "g", [value("x", 1, x_shape)], [value("y", 1, None), value("z", 1, None)], [w, one]
+        nodes,
+        "g",
+        [value("x", 1, x_shape)],
+        [value("y", 1, [x_shape[0], 2]), value("z", 1, [x_shape[0], 2])],
+        [w, one],
     )
-    for output in graph.output:
-        output.type.tensor_type.ClearField("shape")
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 

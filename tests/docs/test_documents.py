@@ -43,5 +43,6 @@ def test_document(name: str) -> None:
         lines = text.count("\n", 0, match.start(2))
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            exec(compile("\n" * lines + code, str(DOCS / name), "exec"), names)
+            source = compile("\n" * lines + code, str(DOCS / name), "exec", dont_inherit=True)
+            exec(source, names)
         printed = out.getvalue()

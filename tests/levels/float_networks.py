@@ -24,7 +24,7 @@ class Case:
     """A module, data to calibrate it by, and inputs to run it on."""
 
     module: Module
-    calib: dict[str, np.ndarray]
+    calib: dict[str, np.ndarray] | None
     inputs: dict[str, np.ndarray]
 
     @staticmethod
@@ -39,6 +39,11 @@ class Case:
             calib[name] = rng.standard_normal((count, *rest)).astype(np.float32)
             inputs[name] = (rng.standard_normal((samples, *rest)) * scale).astype(np.float32)
         return Case(with_used_sizes(module), calib, inputs)
+
+    @staticmethod
+    def given(module: Module, inputs: dict[str, np.ndarray]) -> Case:
+        """A module that needs no calibration."""
+        return Case(with_used_sizes(module), None, inputs)
 
     def _repr_pretty_(self, printer, cycle: bool) -> None:
         """What hypothesis prints of a failing case."""

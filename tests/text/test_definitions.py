@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_ragged_ranges() -> None:
     }
     """
     x, start = rand(6), np.array([0, 2, 2, 6])
-    expected = [x[a:b].sum() for a, b in zip(start[:-1], start[1:], strict=True)]
+    expected = [x[a:b].sum() for a, b in pairwise(start)]
     np.testing.assert_allclose(run(text, x, start)[0], expected, rtol=1e-6)
 
 

@@ -85,7 +85,7 @@ CASES: dict[str, str] = {
     "absurd_size":
         "nncc 1\nparam w: f32[1000000,1000000] = random(seed=1)\ngraph main() -> (w) {}",
     "file_outside":
-        f'nncc 1\nparam w: f32[3] = file("../w.bin", sha256="{"0" * 64}")\ngraph main() -> (w) {{}}',
+        f'nncc 1\nparam w: f32[3] = file("../w", sha256="{"0" * 64}")\ngraph main() -> (w) {{}}',
     "file_missing":
         f'nncc 1\nparam w: f32[3] = file("w.bin", sha256="{"0" * 64}")\ngraph main() -> (w) {{}}',
     "sha256_malformed":

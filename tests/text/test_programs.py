@@ -202,10 +202,10 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"")
     (inner / "link").symlink_to(tmp_path / "secret")
     for name in ("link", "../secret", str(tmp_path / "secret"), "a/../../secret"):
-        text = f'nncc 1\nparam w: f32[3] = file("{name}", sha256="{"0" * 64}")\ngraph m() -> () {{}}'
+        text = (
+            f'nncc 1\nparam w: f32[3] = file("{name}", sha256="{"0" * 64}")\ngraph m() -> () {{}}'
+        )
         with pytest.raises(FrontendError, match="leaves the folder"):
             parse_module(text, folder=inner)
     with pytest.raises(FrontendError, match="stands in no folder"):
         parse_module(text)
-
-

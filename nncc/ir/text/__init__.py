@@ -2,6 +2,20 @@
 
     parse_module(print_module(m)) == m
 
+`grammar.lark` is the syntax of all levels. What it does not say:
+ - A name is an identifier, perhaps with dots; any other one, and the words of the language, stand
+   in back quotes: `x:0`. `_` among the operands or results of a node: absent.
+ - Between brackets, in ranges and in shapes stand sizes: integers, named sizes and dims with
+   + - * // % min max ceildiv, and elements of integer tensors with their range: (idx[i] in 0..N).
+ - Everything else is a typed scalar. A number takes the dtype of its siblings, else that of where
+   the value goes; by itself it is written f32(1.0). Conversions are cast(f32, x), sizes as
+   numbers value(i64, n + 1). x[i] else v is v outside of x.
+ - sum(c, r in 0..3)(…) reduces inside an expression (definitions only); t[i] sum= … in a
+   statement; a declared combine of several components writes as many targets: v[n], i[n] best= ….
+ - What a definition leaves out follows by the rules in `nncc.ir.definition`; the content of
+   tensors is described in `data.py`.
+ - at "name" is the node of the user's model that something comes from; it is no part of equality.
+
 The printers are light; the parser (lark) is loaded when something is first parsed.
 """
 

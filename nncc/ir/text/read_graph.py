@@ -15,6 +15,7 @@ from nncc.diagnostics import Location, nearest
 from nncc.ir.graph import AttrValue, Graph, Node, Symbol
 from nncc.ir.nests import Layout
 from nncc.ir.text import syntax as s
+from nncc.ir.text import syntax_items as si
 from nncc.ir.text.data import DataReader
 from nncc.ir.text.names import read_number
 from nncc.ir.text.scope import Scope
@@ -48,21 +49,21 @@ class GraphReader:
         self.layouts: dict[str, Layout] = {}
         self.later: frozenset[str] = frozenset()
 
-    def read(self, text: s.GraphText) -> Graph:
+    def read(self, text: si.GraphText) -> Graph:
         """The graph. Raises Problem."""
         for v in text.inputs:
             if v.type is None:
                 raise s.Problem(v.name, f"the input '{v.name}' needs a type")
             self._define(v)
         self.later = frozenset(
-            str(o.name) for n in text.entries if isinstance(n, s.NodeText) for o in n.outputs
+            str(o.name) for n in text.entries if isinstance(n, si.NodeText) for o in n.outputs
         )
         nodes: list[Node] = []
         updates: list[tuple[str, str]] = []
         for entry in text.entries:
-            if isinstance(entry, s.NodeText):
+            if isinstance(entry, si.NodeText):
                 nodes.append(self._node(entry))
-            elif isinstance(entry, s.UpdateText):
+            elif isinstance(entry, si.UpdateText):
                 updates.append(self._update(entry, dict(updates)))
             else:
                 self._placement(entry)
@@ -72,7 +73,7 @@ class GraphReader:
             self.types, tuple(updates), self.layouts,
         )  # fmt: skip
 
-    def _define(self, v: s.ValueText) -> str:
+    def _define(self, v: si.ValueText) -> str:
         name = str(v.name)
         if _is_absent(v.name) and v.type is None:
             return ""
@@ -97,7 +98,7 @@ class GraphReader:
         help = nearest(name, self.known, "known values") if self.known else ""
         raise s.Problem(at, f"there is no value '{name}'", help)
 
-    def _node(self, n: s.NodeText) -> Node:
+    def _node(self, n: si.NodeText) -> Node:
         known = self.known
         inputs = tuple(
             "" if _is_absent(i) else str(i) if i in known else self._use(i) for i in n.inputs
@@ -137,7 +138,7 @@ class GraphReader:
             return tuple(float(x) for x in numbers)
         return tuple(int(x) for x in numbers)
 
-    def _update(self, u: s.UpdateText, before: Mapping[str, str]) -> tuple[str, str]:
+    def _update(self, u: si.UpdateText, before: Mapping[str, str]) -> tuple[str, str]:
         states = [name for name, symbol in self.symbols.items() if symbol.kind == "state"]
         if u.state not in states:
             help = nearest(u.state, states, "states") if states else ""
@@ -147,7 +148,7 @@ class GraphReader:
         self.places.updates[str(u.state)] = u.value
         return str(u.state), self._use(u.value)
 
-    def _placement(self, p: s.PlacementText) -> None:
+    def _placement(self, p: si.PlacementText) -> None:
         if p.name not in self.symbols:
             raise s.Problem(
                 p.name,
@@ -157,7 +158,7 @@ class GraphReader:
         if layout := self.scope.layout(p.layout, self.symbols[str(p.name)].type):
             self.layouts[str(p.name)] = layout
 
-    def _output(self, v: s.ValueText) -> str:
+    def _output(self, v: si.ValueText) -> str:
         name = self._use(v.name)
         if v.layout is not None:
             raise s.Problem(v.name, f"the layout of '{name}' stands where it is computed")

@@ -24,13 +24,14 @@ from nncc.ir.loops import (
     While,
 )
 from nncc.ir.text import syntax as s
+from nncc.ir.text import syntax_items as si
 from nncc.ir.text.read_nests import place
 from nncc.ir.text.scalars import lanes_of, scalar, wanted
 from nncc.ir.text.scope import Scope, numeric, unique
 from nncc.ir.types import TensorType, boolean
 
 
-def read_function(text: s.FunctionText, file: str) -> Function:
+def read_function(text: si.FunctionText, file: str) -> Function:
     """A function. Raises Problem."""
     unique(text.sizes, "size")
     unique((b.name for b in text.buffers), "buffer")
@@ -43,7 +44,7 @@ def read_function(text: s.FunctionText, file: str) -> Function:
     )  # fmt: skip
 
 
-def _buffer(b: s.BufferText, scope: Scope) -> Buffer:
+def _buffer(b: si.BufferText, scope: Scope) -> Buffer:
     t = scope.type(b.type)
     space = "host" if b.space is None else str(b.space)
     alignment = 64 if b.alignment is None else int(b.alignment)
@@ -57,29 +58,29 @@ def _block(body: Iterable[object], scope: Scope) -> tuple[Stmt, ...]:
 
 
 def _stmt(x: object, scope: Scope) -> Stmt:
-    if isinstance(x, s.BindText):
+    if isinstance(x, si.BindText):
         return _bind(x, scope)
-    if isinstance(x, s.StoreText):
+    if isinstance(x, si.StoreText):
         return _store(x, scope)
-    if isinstance(x, s.LoopText):
+    if isinstance(x, si.LoopText):
         return _loop(x, scope)
-    if isinstance(x, s.BranchText):
+    if isinstance(x, si.BranchText):
         condition = wanted(scope, x.condition, (boolean, 1), "a condition")
         return If(condition, _block(x.then, scope), _block(x.otherwise, scope))
-    if isinstance(x, s.RepeatText):
+    if isinstance(x, si.RepeatText):
         condition = wanted(scope, x.condition, (boolean, 1), "a condition")
         return While(condition, _block(x.body, scope))
-    if isinstance(x, s.AllocText):
+    if isinstance(x, si.AllocText):
         return _alloc(x, scope)
-    if isinstance(x, s.PrefetchText):
+    if isinstance(x, si.PrefetchText):
         scope.tensor(x.target)
         return Prefetch(str(x.target.at), scope.sizes_of(x.target.indices))
-    assert isinstance(x, s.InvokeText)
+    assert isinstance(x, si.InvokeText)
     views = tuple(_view(buffer, offset, scope) for buffer, offset in x.views)
     return Call(str(x.callee), views, scope.sizes_of(x.sizes), x.source)
 
 
-def _bind(x: s.BindText, scope: Scope) -> Stmt:
+def _bind(x: si.BindText, scope: Scope) -> Stmt:
     name = str(x.name)
     if not x.keyword:
         if name not in scope.values:
@@ -99,14 +100,14 @@ def _bind(x: s.BindText, scope: Scope) -> Stmt:
     return Let(name, value) if x.keyword == "let" else Declare(name, value)
 
 
-def _store(x: s.StoreText, scope: Scope) -> Store:
+def _store(x: si.StoreText, scope: Scope) -> Store:
     t = scope.tensor(x.target)
     lanes, count = lanes_of(scope, x.target)
     value = wanted(scope, x.value, (t.dtype, lanes), f"what goes to '{x.target.at}'")
     return Store(str(x.target.at), scope.sizes_of(x.target.indices), value, count)
 
 
-def _loop(x: s.LoopText, scope: Scope) -> For:
+def _loop(x: si.LoopText, scope: Scope) -> For:
     name = str(x.range.at)
     if name in scope.sizes:
         raise s.Problem(x.range.at, f"'{name}' is already a size or loop variable here")
@@ -120,7 +121,7 @@ def _loop(x: s.LoopText, scope: Scope) -> For:
     return For(name, lo, hi, _block(x.body, inner), step, kind)  # type: ignore[arg-type]
 
 
-def _alloc(x: s.AllocText, scope: Scope) -> Alloc:
+def _alloc(x: si.AllocText, scope: Scope) -> Alloc:
     if x.buffer.name in scope.tensors:
         raise s.Problem(x.buffer.name, f"there is already a buffer '{x.buffer.name}' here")
     buffer = _buffer(x.buffer, scope)

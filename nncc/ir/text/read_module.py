@@ -11,6 +11,7 @@ from lark import Token
 from nncc.ir.graph import Module, Symbol
 from nncc.ir.nests import Combine
 from nncc.ir.text import syntax as s
+from nncc.ir.text import syntax_items as si
 from nncc.ir.text.data import DataReader
 from nncc.ir.text.print_graph import FORMAT_VERSION
 from nncc.ir.text.read_graph import GraphReader, Places
@@ -27,7 +28,7 @@ N = TypeVar("N", bound=_Named)
 
 
 def read_module(
-    text: s.ModuleText, file: str, folder: Path | None, places: Places | None = None
+    text: si.ModuleText, file: str, folder: Path | None, places: Places | None = None
 ) -> Module:
     """The module. Raises Problem. `places` learns where symbols, values and updates stand."""
     places = Places() if places is None else places
@@ -35,25 +36,25 @@ def read_module(
         raise s.Problem(
             text.version, f"this is format {text.version}; this nncc reads {FORMAT_VERSION}"
         )
-    sizes = [n for i in text.items if isinstance(i, s.SizesText) for n in i.names]
+    sizes = [n for i in text.items if isinstance(i, si.SizesText) for n in i.names]
     unique(sizes, "size")
     scope = Scope(set(map(str, sizes)))
     data = DataReader(file, folder)
     symbols: dict[str, Symbol] = {}
-    for t in _named(text.items, s.SymbolText, "symbol"):
+    for t in _named(text.items, si.SymbolText, "symbol"):
         symbols[str(t.name)] = _symbol(t, scope, data)
         places.values[str(t.name)] = t.name
     combines: dict[str, Combine] = {}
     for c in text.items:
-        if isinstance(c, s.CombineText):
+        if isinstance(c, si.CombineText):
             combines[str(c.name)] = read_combines((c,), combines)[0]
     definitions = {
         str(t.name): read_definition(t, file, combines)
-        for t in _named(text.items, s.DefinitionText, "definition")
+        for t in _named(text.items, si.DefinitionText, "definition")
     }
-    nests = {str(t.name): read_nest(t, file) for t in _named(text.items, s.NestText, "nest")}
+    nests = {str(t.name): read_nest(t, file) for t in _named(text.items, si.NestText, "nest")}
     functions = {
-        str(t.name): read_function(t, file) for t in _named(text.items, s.FunctionText, "function")
+        str(t.name): read_function(t, file) for t in _named(text.items, si.FunctionText, "function")
     }
     graph = GraphReader(scope, symbols, data, places).read(_main(text.items))
     return Module(graph, tuple(map(str, sizes)), symbols, definitions, nests, functions)
@@ -66,8 +67,8 @@ def _named(items: Iterable[object], kind: type[N], what: str) -> list[N]:
     return found
 
 
-def _main(items: Iterable[object]) -> s.GraphText:
-    graphs = [i for i in items if isinstance(i, s.GraphText)]
+def _main(items: Iterable[object]) -> si.GraphText:
+    graphs = [i for i in items if isinstance(i, si.GraphText)]
     if not graphs:
         at = Token("$END", "")
         raise s.Problem(at, "the text has no graph", "write  graph main(…) -> (…) { … }")
@@ -76,7 +77,7 @@ def _main(items: Iterable[object]) -> s.GraphText:
     return graphs[0]
 
 
-def _symbol(text: s.SymbolText, scope: Scope, data: DataReader) -> Symbol:
+def _symbol(text: si.SymbolText, scope: Scope, data: DataReader) -> Symbol:
     t = scope.type(text.type)
     if t.is_static:
         return Symbol(text.kind.value, data.tensor(text.data, t, str(text.name)))

@@ -29,6 +29,7 @@ from nncc.ir.nests import (
     walk_statements,
 )
 from nncc.ir.text import syntax as s
+from nncc.ir.text import syntax_items as si
 from nncc.ir.text.names import read_number
 from nncc.ir.text.scalars import position, wanted
 from nncc.ir.text.scope import Scope, numeric, unique
@@ -40,7 +41,7 @@ def place(file: str, at: Token, source: str = "") -> Location:
     return Location(file, at.line or 0, at.column or 0, source)
 
 
-def read_nest(text: s.NestText, file: str) -> Nest:
+def read_nest(text: si.NestText, file: str) -> Nest:
     """A nest. Raises Problem."""
     unique(text.sizes, "size")
     unique((p.name for p in text.params), "tensor")
@@ -63,18 +64,18 @@ def read_nest(text: s.NestText, file: str) -> Nest:
     )  # fmt: skip
 
 
-def _param(p: s.ParamText, scope: Scope) -> Param:
+def _param(p: si.ParamText, scope: Scope) -> Param:
     t = scope.type(p.type)
     return Param(str(p.name), t, p.role, scope.layout(p.layout, t))  # type: ignore[arg-type]
 
 
-def _check_labels(body: Iterable[s.StatementText | s.ScanText]) -> None:
+def _check_labels(body: Iterable[si.StatementText | si.ScanText]) -> None:
     """Statements of a nest have names, each once."""
     labels: list[Token] = []
 
-    def collect(items: Iterable[s.StatementText | s.ScanText]) -> None:
+    def collect(items: Iterable[si.StatementText | si.ScanText]) -> None:
         for item in items:
-            if isinstance(item, s.ScanText):
+            if isinstance(item, si.ScanText):
                 collect(item.body)
             elif item.label is None:
                 raise s.Problem(
@@ -93,7 +94,7 @@ def _check_labels(body: Iterable[s.StatementText | s.ScanText]) -> None:
 
 
 def read_combines(
-    texts: Iterable[s.CombineText], known: Mapping[str, Combine]
+    texts: Iterable[si.CombineText], known: Mapping[str, Combine]
 ) -> tuple[Combine, ...]:
     """Declared combines. Raises Problem for a name that is taken."""
     texts = tuple(texts)
@@ -101,7 +102,7 @@ def read_combines(
     return tuple(_combine(t) for t in texts)
 
 
-def _combine(t: s.CombineText) -> Combine:
+def _combine(t: si.CombineText) -> Combine:
     dtypes = [numeric(d, lanes=False)[0] for d in t.dtypes]
     for part, what in ((t.values, "results"), (t.identity, "identities")):
         if len(part) != len(dtypes):
@@ -127,8 +128,8 @@ def _components(
 # -- statements ----------------------------------------------------------------------------
 
 
-def _item(text: s.StatementText | s.ScanText, scope: Scope, file: str) -> Item:
-    if isinstance(text, s.StatementText):
+def _item(text: si.StatementText | si.ScanText, scope: Scope, file: str) -> Item:
+    if isinstance(text, si.StatementText):
         return _statement(text, scope, file)
     dim, inner = _dims((text.dim,), scope)
     return Scan(dim[0], tuple(_item(i, inner, file) for i in text.body))
@@ -146,7 +147,7 @@ def _dims(texts: Iterable[s.Range], scope: Scope) -> tuple[tuple[Dim, ...], Scop
     return tuple(dims), inner
 
 
-def _statement(text: s.StatementText, scope: Scope, file: str) -> Statement:
+def _statement(text: si.StatementText, scope: Scope, file: str) -> Statement:
     dims, scope = _dims(text.dims, scope)
     where = tuple(c for e in text.where for c in constraint(e, scope))
     a = text.assignment
@@ -216,18 +217,20 @@ class _ScheduleNames:
 
 
 def _schedule(
-    trees: Iterable[s.BandText | s.HomeText | s.LeafText], names: _ScheduleNames, scope: Scope
+    trees: Iterable[si.BandText | si.HomeText | si.LeafText], names: _ScheduleNames, scope: Scope
 ) -> tuple[Schedule, ...]:
     return tuple(_tree(t, names, scope) for t in trees)
 
 
-def _tree(t: s.BandText | s.HomeText | s.LeafText, names: _ScheduleNames, scope: Scope) -> Schedule:
-    if isinstance(t, s.BandText):
+def _tree(
+    t: si.BandText | si.HomeText | si.LeafText, names: _ScheduleNames, scope: Scope
+) -> Schedule:
+    if isinstance(t, si.BandText):
         dim = names.check(t.dim, names.dims, "dim")
         step = 1 if t.step is None else scope.size(t.step)
         kind = "serial" if t.kind == "for" else str(t.kind)
         return Band(dim, step, kind, _schedule(t.body, names, scope))  # type: ignore[arg-type]
-    if isinstance(t, s.HomeText):
+    if isinstance(t, si.HomeText):
         tensors = tuple(names.check(x, names.locals, "local tensor") for x in t.tensors)
         return Local(tensors, str(t.space), _schedule(t.body, names, scope))
     statement = names.check(t.statement, names.statements, "statement")
@@ -239,7 +242,9 @@ def _tree(t: s.BandText | s.HomeText | s.LeafText, names: _ScheduleNames, scope:
 # -- definitions ---------------------------------------------------------------------------
 
 
-def read_definition(text: s.DefinitionText, file: str, shared: Mapping[str, Combine]) -> Definition:
+def read_definition(
+    text: si.DefinitionText, file: str, shared: Mapping[str, Combine]
+) -> Definition:
     """A definition; of the module's combines in `shared` it keeps those it uses.
 
     Raises Problem.
@@ -270,7 +275,7 @@ def read_definition(text: s.DefinitionText, file: str, shared: Mapping[str, Comb
     )  # fmt: skip
 
 
-def _attribute(o: s.OptionText) -> Attribute:
+def _attribute(o: si.OptionText) -> Attribute:
     if o.type not in _ATTRIBUTE_TYPES:
         raise s.Problem(o.type, f"an attribute is int, float or bool, not '{o.type}'")
     if o.default is None:
@@ -286,10 +291,10 @@ def _attribute(o: s.OptionText) -> Attribute:
 _ATTRIBUTE_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 
 
-def _combines_used(items: Iterable[s.StatementText | s.ScanText]) -> set[str]:
+def _combines_used(items: Iterable[si.StatementText | si.ScanText]) -> set[str]:
     used: set[str] = set()
     for item in items:
-        if isinstance(item, s.ScanText):
+        if isinstance(item, si.ScanText):
             used |= _combines_used(item.body)
             continue
         used.add(str(item.assignment.combine))

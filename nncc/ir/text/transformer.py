@@ -10,6 +10,7 @@ from typing import Any
 from lark import Token, Transformer
 
 from nncc.ir.text import syntax as s
+from nncc.ir.text import syntax_items as si
 from nncc.ir.text.names import read_number, unquote, unstring
 
 Parts = list[Any]
@@ -46,11 +47,11 @@ class ToSyntax(Transformer[Token, Any]):
 
     names = exprs = values = formals = params = options = dims = buffers = dtypes = block = tuple
 
-    def module(self, parts: Parts) -> s.ModuleText:
-        return s.ModuleText(parts[0], tuple(parts[1:]))
+    def module(self, parts: Parts) -> si.ModuleText:
+        return si.ModuleText(parts[0], tuple(parts[1:]))
 
-    def sizes(self, parts: Parts) -> s.SizesText:
-        return s.SizesText(parts[0])
+    def sizes(self, parts: Parts) -> si.SizesText:
+        return si.SizesText(parts[0])
 
     def at(self, parts: Parts) -> str:
         return str(parts[0])
@@ -62,8 +63,8 @@ class ToSyntax(Transformer[Token, Any]):
     def layout(self, parts: Parts) -> s.LayoutText:
         return s.LayoutText(parts[0] or (), parts[1] or (), parts[2])
 
-    def symbol(self, parts: Parts) -> s.SymbolText:
-        return s.SymbolText(*parts)
+    def symbol(self, parts: Parts) -> si.SymbolText:
+        return si.SymbolText(*parts)
 
     def data(self, parts: Parts) -> s.Data:
         return s.Data("list" if parts[0].type == "LIST" else "number", parts[0])
@@ -82,23 +83,23 @@ class ToSyntax(Transformer[Token, Any]):
 
     # -- graphs ----------------------------------------------------------------------------
 
-    def graph(self, parts: Parts) -> s.GraphText:
-        return s.GraphText(parts[0], parts[1] or (), parts[2] or (), tuple(parts[3:]))
+    def graph(self, parts: Parts) -> si.GraphText:
+        return si.GraphText(parts[0], parts[1] or (), parts[2] or (), tuple(parts[3:]))
 
-    def value(self, parts: Parts) -> s.ValueText:
-        return s.ValueText(*parts)
+    def value(self, parts: Parts) -> si.ValueText:
+        return si.ValueText(*parts)
 
-    def node(self, parts: Parts) -> s.NodeText:
+    def node(self, parts: Parts) -> si.NodeText:
         outputs, op, inputs, attributes, source = parts[:5]
-        return s.NodeText(
+        return si.NodeText(
             outputs or (), op, inputs or (), attributes or (), source or "", tuple(parts[5:])
         )
 
-    def update(self, parts: Parts) -> s.UpdateText:
-        return s.UpdateText(*parts)
+    def update(self, parts: Parts) -> si.UpdateText:
+        return si.UpdateText(*parts)
 
-    def placement(self, parts: Parts) -> s.PlacementText:
-        return s.PlacementText(*parts)
+    def placement(self, parts: Parts) -> si.PlacementText:
+        return si.PlacementText(*parts)
 
     def attributes(self, parts: Parts) -> tuple[s.AttributeText, ...]:
         return _present(parts)
@@ -113,56 +114,56 @@ class ToSyntax(Transformer[Token, Any]):
 
     # -- definitions and nests -------------------------------------------------------------
 
-    def definition(self, parts: Parts) -> s.DefinitionText:
+    def definition(self, parts: Parts) -> si.DefinitionText:
         name, inputs, options, outputs, source, doc = parts[:6]
         rest = parts[6:]
-        params = [s.ParamText("in", *f) for f in inputs or ()]
-        params += [s.ParamText("out", *f) for f in outputs or ()]
-        params += _of(rest, s.ParamText)
-        return s.DefinitionText(
+        params = [si.ParamText("in", *f) for f in inputs or ()]
+        params += [si.ParamText("out", *f) for f in outputs or ()]
+        params += _of(rest, si.ParamText)
+        return si.DefinitionText(
             name,
             tuple(params),
             options or (),
             source or "",
             doc or "",
-            _of(rest, s.CombineText),
-            _of(rest, s.StatementText, s.ScanText),
+            _of(rest, si.CombineText),
+            _of(rest, si.StatementText, si.ScanText),
         )
 
     formal = tuple
 
-    def option(self, parts: Parts) -> s.OptionText:
-        return s.OptionText(*parts)
+    def option(self, parts: Parts) -> si.OptionText:
+        return si.OptionText(*parts)
 
-    def local(self, parts: Parts) -> s.ParamText:
-        return s.ParamText("local", *parts[0])
+    def local(self, parts: Parts) -> si.ParamText:
+        return si.ParamText("local", *parts[0])
 
-    def combine(self, parts: Parts) -> s.CombineText:
-        return s.CombineText(*parts)
+    def combine(self, parts: Parts) -> si.CombineText:
+        return si.CombineText(*parts)
 
-    def nest(self, parts: Parts) -> s.NestText:
+    def nest(self, parts: Parts) -> si.NestText:
         name, params, sizes, source = parts[:4]
         rest = parts[4:]
-        return s.NestText(
+        return si.NestText(
             name,
             params or (),
             sizes or (),
             source or "",
-            _of(rest, s.CombineText),
-            _of(rest, s.StatementText, s.ScanText),
-            next(iter(_of(rest, s.ScheduleText)), None),
+            _of(rest, si.CombineText),
+            _of(rest, si.StatementText, si.ScanText),
+            next(iter(_of(rest, si.ScheduleText)), None),
         )
 
-    def param(self, parts: Parts) -> s.ParamText:
-        return s.ParamText(str(parts[0]), *parts[1:])
+    def param(self, parts: Parts) -> si.ParamText:
+        return si.ParamText(str(parts[0]), *parts[1:])
 
-    def scan(self, parts: Parts) -> s.ScanText:
-        return s.ScanText(parts[0], tuple(parts[1:]))
+    def scan(self, parts: Parts) -> si.ScanText:
+        return si.ScanText(parts[0], tuple(parts[1:]))
 
-    def statement(self, parts: Parts) -> s.StatementText:
+    def statement(self, parts: Parts) -> si.StatementText:
         label, *domain, assignment = parts
         dims, where = (domain[0] if domain else None) or ((), ())
-        return s.StatementText(label, dims, where, assignment)
+        return si.StatementText(label, dims, where, assignment)
 
     def domain(self, parts: Parts) -> tuple[Any, Any]:
         return parts[0], parts[1] or ()
@@ -173,21 +174,21 @@ class ToSyntax(Transformer[Token, Any]):
     def dim(self, parts: Parts) -> s.Range:
         return s.Range(*parts)
 
-    def assignment(self, parts: Parts) -> s.Assignment:
+    def assignment(self, parts: Parts) -> si.Assignment:
         *targets, combine, values, source = parts
-        return s.Assignment(tuple(targets), combine, values, source or "")
+        return si.Assignment(tuple(targets), combine, values, source or "")
 
-    def schedule(self, parts: Parts) -> s.ScheduleText:
-        return s.ScheduleText(tuple(parts))
+    def schedule(self, parts: Parts) -> si.ScheduleText:
+        return si.ScheduleText(tuple(parts))
 
-    def band(self, parts: Parts) -> s.BandText:
-        return s.BandText(parts[0], parts[1], parts[2], tuple(parts[3:]))
+    def band(self, parts: Parts) -> si.BandText:
+        return si.BandText(parts[0], parts[1], parts[2], tuple(parts[3:]))
 
-    def home(self, parts: Parts) -> s.HomeText:
-        return s.HomeText(parts[0], parts[1], tuple(parts[2:]))
+    def home(self, parts: Parts) -> si.HomeText:
+        return si.HomeText(parts[0], parts[1], tuple(parts[2:]))
 
-    def leaf(self, parts: Parts) -> s.LeafText:
-        return s.LeafText(parts[0], parts[1], _present(parts[2:-1]), parts[-1] or ())
+    def leaf(self, parts: Parts) -> si.LeafText:
+        return si.LeafText(parts[0], parts[1], _present(parts[2:-1]), parts[-1] or ())
 
     pair = tuple
     ahead = tuple
@@ -195,48 +196,48 @@ class ToSyntax(Transformer[Token, Any]):
 
     # -- loops functions -------------------------------------------------------------------
 
-    def function(self, parts: Parts) -> s.FunctionText:
+    def function(self, parts: Parts) -> si.FunctionText:
         name, buffers, sizes, source, body = parts
-        return s.FunctionText(name, buffers or (), sizes or (), source or "", body)
+        return si.FunctionText(name, buffers or (), sizes or (), source or "", body)
 
-    def argument(self, parts: Parts) -> s.BufferText:
+    def argument(self, parts: Parts) -> si.BufferText:
         access, buffer = parts
         buffer.access = str(access)
         return buffer  # type: ignore[no-any-return]
 
-    def buffer(self, parts: Parts) -> s.BufferText:
-        return s.BufferText("local", *parts)
+    def buffer(self, parts: Parts) -> si.BufferText:
+        return si.BufferText("local", *parts)
 
-    def loop(self, parts: Parts) -> s.LoopText:
-        return s.LoopText(*parts)
+    def loop(self, parts: Parts) -> si.LoopText:
+        return si.LoopText(*parts)
 
-    def branch(self, parts: Parts) -> s.BranchText:
-        return s.BranchText(parts[0], parts[1], parts[2] or ())
+    def branch(self, parts: Parts) -> si.BranchText:
+        return si.BranchText(parts[0], parts[1], parts[2] or ())
 
-    def repeat(self, parts: Parts) -> s.RepeatText:
-        return s.RepeatText(*parts)
+    def repeat(self, parts: Parts) -> si.RepeatText:
+        return si.RepeatText(*parts)
 
-    def let(self, parts: Parts) -> s.BindText:
-        return s.BindText("let", *parts)
+    def let(self, parts: Parts) -> si.BindText:
+        return si.BindText("let", *parts)
 
-    def declare(self, parts: Parts) -> s.BindText:
-        return s.BindText("declare", *parts)
+    def declare(self, parts: Parts) -> si.BindText:
+        return si.BindText("declare", *parts)
 
-    def assign(self, parts: Parts) -> s.BindText:
-        return s.BindText("", parts[0], None, parts[1])
+    def assign(self, parts: Parts) -> si.BindText:
+        return si.BindText("", parts[0], None, parts[1])
 
-    def store(self, parts: Parts) -> s.StoreText:
-        return s.StoreText(*parts)
+    def store(self, parts: Parts) -> si.StoreText:
+        return si.StoreText(*parts)
 
-    def alloc(self, parts: Parts) -> s.AllocText:
-        return s.AllocText(*parts)
+    def alloc(self, parts: Parts) -> si.AllocText:
+        return si.AllocText(*parts)
 
-    def invoke(self, parts: Parts) -> s.InvokeText:
+    def invoke(self, parts: Parts) -> si.InvokeText:
         callee, *views, sizes, source = parts
-        return s.InvokeText(callee, _present(views), sizes or (), source or "")
+        return si.InvokeText(callee, _present(views), sizes or (), source or "")
 
-    def prefetch(self, parts: Parts) -> s.PrefetchText:
-        return s.PrefetchText(parts[0])
+    def prefetch(self, parts: Parts) -> si.PrefetchText:
+        return si.PrefetchText(parts[0])
 
     view = tuple
 

@@ -9,7 +9,8 @@ positions among siblings and band counters in turn, then the dimensions that the
 in the statement's order. Shorter tuples are filled with zeros, and places that are the same for
 all are left out. Pieces of a dimension are counted from the smallest lower bound that the
 statements below its outermost band have. A `vector` band runs the leaves in it one after the
-other, each for all lanes at once: the lane stands behind their positions.
+other, each for all lanes at once: the lane stands behind their positions, and behind the counters
+of bands inside of it.
 """
 
 from __future__ import annotations
@@ -130,9 +131,9 @@ class _Walk:
                 self.pieces |= {tensor: len(here) for tensor in node.tensors}
                 self.visit(node.body, here, rest, lane)
             else:
-                self._band(node, here, rest)
+                self._band(node, here, rest, lane)
 
-    def _band(self, band: Band, here: Time, rest: Mapping[str, Size]) -> None:
+    def _band(self, band: Band, here: Time, rest: Mapping[str, Size], lane: Time) -> None:
         if not any(_leaves(band.body)):
             return
         if not isinstance(band.step, int):
@@ -154,7 +155,7 @@ class _Walk:
             if band.kind == "parallel":
                 below = tuple(leaf.statement for leaf in _leaves(band.body))
                 self.parallel.append(Parallel(len(here), band.dim, below))
-            self.visit(band.body, (*here, counter), {**rest, band.dim: left})
+            self.visit(band.body, (*here, counter), {**rest, band.dim: left}, lane)
 
     def _origin(self, band: Band) -> Size:
         """Where the pieces of the band's dimension are counted from."""
