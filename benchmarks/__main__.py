@@ -1,37 +1,47 @@
-"""`python -m benchmarks networks|kernels|compile [options]`: every figure that the README quotes.
+"""`python -m benchmarks networks|kernels|compile|digits [options]`: nncc beside onnxruntime.
 
-Run it when nothing else runs. Comparisons take turns in one run, each measurement in a process of
-its own (peers keep threads spinning), pinned to one CPU; figures are medians, and ratios count
-more than times.
+Comparisons take turns in one run, pinned to one CPU; ratios count more than times.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-from benchmarks import compiling, kernels, networks
 
 
 def main() -> int:
+    """Runs one benchmark; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    nets = commands.add_parser("networks", help="latency of networks beside onnxruntime")
-    nets.add_argument("models", nargs="*", help="names of examples/networks or .onnx files")
-    nets.add_argument("--seconds", type=float, default=2.0, help="of measuring, per round")
-    nets.add_argument("--rounds", type=int, default=3)
-    nets.add_argument("--int8", action="store_true", help="also nncc's int8 program")
-    kern = commands.add_parser("kernels", help="GFLOP/s and percent of peak of single layers")
-    kern.add_argument("--only", default="", help="substring of the layer's name")
-    comp = commands.add_parser("compile", help="time per pass from file to code")
-    comp.add_argument("model", type=Path)
+    nets = commands.add_parser("networks", help="latency of networks")
+    nets.add_argument("models", nargs="*", help="names of examples/networks, or .onnx files")
+    nets.add_argument("--seconds", type=float, default=2.0, help="of measuring, in each process")
+    nets.add_argument("--rounds", type=int, default=3, help="processes for each peer")
+    nets.add_argument("--int8", action="store_true", help="also the quantized models")
+    kern = commands.add_parser("kernels", help="GFLOP/s of single layers, and share of the peak")
+    kern.add_argument("--only", default="", help="part of the label of the layers to measure")
+    kern.add_argument("--seconds", type=float, default=0.3, help="of measuring, for each layer")
+    comp = commands.add_parser("compile", help="time and isl calls of each pass")
+    comp.add_argument("model", nargs="?", default="resnet50", help="an example's name, or a file")
+    digits = commands.add_parser("digits", help="accuracy and time of digit classifiers")
+    digits.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each time")
     args = parser.parse_args()
+    # each is loaded when it is asked for: none pays for the others
     if args.command == "networks":
+        from benchmarks import networks
+
         return networks.run(args.models, args.seconds, args.rounds, args.int8)
     if args.command == "kernels":
-        return kernels.run(args.only)
-    return compiling.run(args.model)
+        from benchmarks import kernels
+
+        return kernels.run(args.only, args.seconds)
+    if args.command == "compile":
+        from benchmarks import compiling
+
+        return compiling.run(args.model)
+    from benchmarks import digits as digits_benchmark
+
+    return digits_benchmark.run(args.seconds)
 
 
 if __name__ == "__main__":

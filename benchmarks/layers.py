@@ -47,7 +47,9 @@ def conv(
             {{pads=[{pad},{pad},{pad},{pad}], strides=[{stride},{stride}], group={groups}}}
         }}"""
     inside = sum(
-        0 <= stride * position + tap - pad < size for position in range(out) for tap in range(kernel)
+        0 <= stride * position + tap - pad < size
+        for position in range(out)
+        for tap in range(kernel)
     )
     return Layer(label, text, filters * channels // groups * inside**2)
 

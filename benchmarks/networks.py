@@ -1,4 +1,8 @@
-"""Latency of whole networks, batch 1, one thread, beside onnxruntime."""
+"""Latency of whole networks, batch 1, one thread, beside onnxruntime.
+
+Each measurement is a fresh process, as runtimes keep threads and caches; peers take turns. Times
+are CPU time: medians of a process, then the median over the rounds.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +12,65 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import median_seconds, pin
+
 NETWORKS = (
-    "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "resnet18", "resnet50", "vgg16", "bert_base",
+    "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "resnet18", "resnet50", "vgg16",
+    "bert_base",
 )  # fmt: skip
 EXAMPLES = Path(__file__).parent.parent / "examples" / "networks"
+CALIBRATION = "fold, cse, dce, quantize"
+
+Feeds = dict[str, np.ndarray]
 
 
 def run(models: list[str], seconds: float, rounds: int, int8: bool) -> int:
-    """Prints one line a network: each peer's median in ms, and ours over onnxruntime's."""
-    peers = ["nncc", "ort"] + (["nncc-int8"] if int8 else [])
-    print(f"{'network':18}" + "".join(f"{p + ' ms':>14}" for p in peers) + "   nncc/ort   error")
-    with tempfile.TemporaryDirectory() as folder:
-        for name in models or NETWORKS:
-            path = model_file(name, Path(folder))
-            found: dict[str, list[float]] = {p: [] for p in peers}
-            errors: list[float] = []
-            for k in range(rounds):
-                for peer in peers:
-                    dump = str(Path(folder) / f"{peer}.npz") if k == 0 else ""
-                    found[peer].append(in_process(peer, path, seconds, dump))
-            errors.append(_error(Path(folder) / "nncc.npz", Path(folder) / "ort.npz"))
-            medians = {p: statistics.median(v) for p, v in found.items()}
-            row = "".join(f"{medians[p]:14.3f}" for p in peers)
-            ratio = medians["nncc"] / medians["ort"]
-            print(f"{path.stem:18}{row}{ratio:10.2f}x   {errors[0]:.1e}", flush=True)
+    """Prints one line a network: the peers' times, ours over onnxruntime's, the deviation.
+
+    Args:
+        models: names of examples/networks, or .onnx files; none: all of NETWORKS.
+        seconds: of measuring in each process; `rounds`: processes for each peer.
+        int8: also the model quantized by random inputs: compiled, and as QDQ in onnxruntime.
+    """
+    title = f"{'network':18}{'nncc ms':>10}{'ort ms':>10}{'nncc/ort':>10}{'deviation':>11}"
+    quantized = f"{'nncc int8':>12}{'ort int8':>10}{'int8/fp32':>11}{'deviation':>11}"
+    print(title + (quantized if int8 else ""))
+    for name in models or NETWORKS:
+        with tempfile.TemporaryDirectory() as folder:
+            print(_line(name, Path(folder), seconds, rounds, int8), flush=True)
     return 0
+
+
+def _line(name: str, folder: Path, seconds: float, rounds: int, int8: bool) -> str:
+    path = model_file(name, folder)
+    files = {"nncc": ("nncc", path), "ort": ("ort", path)}
+    if int8:
+        ours, theirs = _quantized(path, folder)
+        files |= {"nncc int8": ("nncc", ours), "ort int8": ("ort", theirs)}
+    feeds = folder / "feeds.npz"
+    np.savez(feeds, **feeds_of(path))  # type: ignore[arg-type]
+    found: dict[str, list[float]] = {p: [] for p in files}
+    for _ in range(rounds):
+        for peer, (runtime, model) in files.items():
+            results = folder / f"{peer}.npz"
+            found[peer].append(_in_process(runtime, model, feeds, results, seconds))
+    ms = {p: 1e3 * statistics.median(v) for p, v in found.items()}
+    outputs = {p: dict(np.load(folder / f"{p}.npz")) for p in files}
+    cells = (
+        f"{path.stem:18}{ms['nncc']:10.2f}{ms['ort']:10.2f}{ms['nncc'] / ms['ort']:9.2f}x"
+        f"{deviation(outputs['nncc'], outputs['ort']):11.1e}"
+    )
+    if int8:
+        cells += (
+            f"{ms['nncc int8']:12.2f}{ms['ort int8']:10.2f}{ms['nncc int8'] / ms['nncc']:10.2f}x"
+            f"{deviation(outputs['nncc int8'], outputs['nncc']):11.1e}"
+        )
+    return cells
 
 
 def model_file(name: str, folder: Path) -> Path:
@@ -46,98 +78,96 @@ def model_file(name: str, folder: Path) -> Path:
     if name.endswith(".onnx"):
         return Path(name)
     import nncc
+    from nncc.driver import load_module
 
     path = folder / f"{name}.onnx"
-    if not path.exists():
-        nncc.save(nncc.load(EXAMPLES / f"{name}.nn"), path)
+    nncc.save(load_module(EXAMPLES / f"{name}.nn"), path)
     return path
 
 
-def in_process(peer: str, path: Path, seconds: float, dump: str) -> float:
-    """Median ms of one run of `peer`, in a fresh process."""
+def _quantized(path: Path, folder: Path) -> tuple[Path, Path]:
+    """The model quantized by a random input: in the nncc language, and as ONNX."""
+    import nncc
+    from nncc.driver import lower
+
+    module = lower(path, pipeline=CALIBRATION, calib=feeds_of(path, seed=1)).module
+    files = folder / "quantized.nn", folder / "quantized.onnx"
+    for file in files:
+        nncc.save(module, file)
+    return files
+
+
+def _in_process(runtime: str, model: Path, feeds: Path, results: Path, seconds: float) -> float:
+    """Median seconds of one run, in a fresh process; the outputs are written to `results`."""
+    # a limit on OpenBLAS's threads makes numpy start slower, and concerns no peer
     clean = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
-    command = [sys.executable, "-m", "benchmarks.networks", peer, str(path), str(seconds), dump]
+    arguments = [runtime, str(model), str(feeds), str(results), str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.networks", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=clean)
     if done.returncode:
-        raise SystemExit(f"{peer} on {path.name} failed:\n{done.stderr}")
+        raise SystemExit(f"{runtime} on {model.name} failed:\n{done.stderr}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _error(ours: Path, theirs: Path) -> float:
-    """Largest difference over the range of the peer's output."""
-    a, b = np.load(ours), np.load(theirs)
+def deviation(found: Feeds, expected: Feeds) -> float:
+    """The largest difference over the range of its output."""
     worst = 0.0
-    for key in b.files:
-        x, y = a[key].astype(np.float64), b[key].astype(np.float64)
+    for name, array in expected.items():
+        x, y = found[name].astype(np.float64), array.astype(np.float64)
         worst = max(worst, float(np.abs(x - y).max() / max(1e-30, np.abs(y).max())))
     return worst
 
 
-def feeds_of(path: Path) -> dict[str, np.ndarray]:
+def feeds_of(path: Path, seed: int = 2026) -> Feeds:
     """Random inputs of a model: floats standard normal, ids below 1000, masks of ones."""
-    import onnx
+    from nncc.driver import load_module
 
-    rng = np.random.default_rng(2026)
-    graph = onnx.load(str(path), load_external_data=False).graph
-    weights = {i.name for i in graph.initializer}
-    feeds: dict[str, np.ndarray] = {}
-    for i in graph.input:
-        if i.name in weights:
-            continue
-        shape = [d.dim_value or 1 for d in i.type.tensor_type.shape.dim]
-        if i.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            feeds[i.name] = rng.standard_normal(shape, dtype=np.float32)
-        elif "mask" in i.name:
-            feeds[i.name] = np.ones(shape, np.int64)
+    rng = np.random.default_rng(seed)
+    graph = load_module(path).graph
+    feeds: Feeds = {}
+    for name in graph.inputs:
+        shape = [extent if isinstance(extent, int) else 1 for extent in graph.types[name].shape]
+        if graph.types[name].dtype.is_float:
+            feeds[name] = rng.standard_normal(shape, dtype=np.float32)
+        elif "mask" in name:
+            feeds[name] = np.ones(shape, np.int64)
         else:
-            feeds[i.name] = rng.integers(0, 2 if "type" in i.name else 1000, shape)
+            feeds[name] = rng.integers(0, 2 if "type" in name else 1000, shape)
     return feeds
 
 
-def prepare(
-    peer: str, path: Path, feeds: dict[str, np.ndarray]
-) -> tuple[Callable[[], object], Callable[[], dict[str, np.ndarray]]]:
-    """(one timed run, the outputs by name) of a peer, ready to be called."""
-    if peer == "ort":
-        import onnxruntime as ort
+def prepare(runtime: str, path: Path, feeds: Feeds) -> tuple[Callable[[], object], Feeds]:
+    """(a run that writes into the same memory each time, the outputs of one run)."""
+    if runtime == "ort":
+        import onnxruntime
 
-        options = ort.SessionOptions()
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
         binding = session.io_binding()
         for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
         names = [o.name for o in session.get_outputs()]
-        for name in names:
-            binding.bind_output(name)
-        return (
-            lambda: session.run_with_iobinding(binding),
-            lambda: dict(zip(names, (o.numpy() for o in binding.get_outputs()), strict=True)),
-        )
+        results = dict(zip(names, session.run(names, feeds), strict=True))
+        for name, value in results.items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+        return lambda: session.run_with_iobinding(binding), results
     import nncc
 
-    precision = "int8" if peer == "nncc-int8" else None
-    program = nncc.compile(path, precision=precision)
-    return lambda: program.run(feeds), lambda: program.run(feeds)
+    program = nncc.compile(path)
+    results = program.run(feeds)
+    outputs = {n: np.empty_like(v) for n, v in results.items()}
+    return lambda: program.run_into(feeds, outputs), results
 
 
-def _worker(peer: str, path: Path, seconds: float, dump: str) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    feeds = feeds_of(path)
-    once, outputs = prepare(peer, path, feeds)
-    for _ in range(3):
-        once()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < until:
-        start = time.perf_counter()
-        once()
-        times.append(time.perf_counter() - start)
-    if dump:
-        np.savez(dump, **outputs())
-    print(json.dumps(statistics.median(times) * 1e3))
+def _worker(runtime: str, model: Path, feeds: Path, results: Path, seconds: float) -> None:
+    pin()
+    once, outputs = prepare(runtime, model, dict(np.load(feeds)))
+    np.savez(results, **outputs)  # type: ignore[arg-type]
+    print(json.dumps(median_seconds(once, seconds)))
 
 
 if __name__ == "__main__":
-    _worker(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
+    _worker(sys.argv[1], *map(Path, sys.argv[2:5]), seconds=float(sys.argv[5]))

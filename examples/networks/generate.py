@@ -159,9 +159,7 @@ def mobilenet_v2() -> str:
     return classified(p, "classifier.1", x)
 
 
-def inverted(
-    p: Program, at: str, x: Value, expansion: int, channels: int, stride: int
-) -> Value:
+def inverted(p: Program, at: str, x: Value, expansion: int, channels: int, stride: int) -> Value:
     """An inverted residual block; where shapes allow, x is added."""
     p.heading(at.removesuffix(".conv"))
     y, wide = x, expansion * x.features

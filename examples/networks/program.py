@@ -1,9 +1,9 @@
 """Writes programs of the nncc language: parameters by rule, then one node a line.
 
-    p = Program("tiny", "x: f32[1,3,8,8]")
-    y = p.conv("conv1", Value("x", 3), 16, kernel=3, gain=2.0)
-    p.op("y", "Relu", y)
-    print(p.text("y: f32[1,16,8,8]"))
+p = Program("tiny", "x: f32[1,3,8,8]")
+y = p.conv("conv1", Value("x", 3), 16, kernel=3, gain=2.0)
+p.op("y", "Relu", y)
+print(p.text("y: f32[1,16,8,8]"))
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class Program:
         std = (gain / x.features) ** 0.5
         weight = self.param(f"{name}.weight", (features, x.features), std)
         bias = self.param(f"{name}.bias", (features,), 0.05)
-        return self.op(
-            result or name, "Gemm", x, weight, bias, attrs="transB=1", features=features
-        )
+        return self.op(result or name, "Gemm", x, weight, bias, attrs="transB=1", features=features)
 
     def text(self, outputs: str) -> str:
         """The whole program; `outputs` are values with their types, as text."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import WEIGHTS, WIDTH, compiled, planned_program, running_sum
-from native import undefined_symbols
 
 from nncc.backends.cpu import cache, compiler
 from nncc.backends.cpu.target import object_code
 from nncc.diagnostics import TargetError
 from nncc.machines import load
+from tests.cpu.models import WEIGHTS, WIDTH, compiled, planned_program, running_sum
+from tests.cpu.native import undefined_symbols
 
 VERSION = "1.2.3"
 

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from native import VARIANTS, machine, run_both
 
 from nncc.backends.cpu.emit import STACK_BYTES, emit_llvm
 from nncc.backends.cpu.target import assembly
@@ -28,6 +27,7 @@ from nncc.ir.loops import (
 )  # fmt: skip
 from nncc.ir.types import boolean, f32, i8, i32, i64
 from nncc.machines import load
+from tests.cpu.native import VARIANTS, machine, run_both
 
 i, j, n = var("i"), var("j"), var("n")
 

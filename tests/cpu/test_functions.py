@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from native import VARIANTS, machine, run_both, run_native
 
 from nncc.backends.cpu.functions import EMIT
 from nncc.ir.expr import Apply, Const, Expr, Load, apply, broadcast, cast
@@ -14,6 +13,7 @@ from nncc.ir.index import var
 from nncc.ir.loops import Buffer, For, Function, Store
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.types import DTYPES, DType, boolean, f32, f64
+from tests.cpu.native import VARIANTS, machine, run_both, run_native
 
 LENGTH = 48
 APPROXIMATE = {"exp", "log", "sin", "cos", "tanh", "erf", "pow", "fma"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models import WEIGHTS, WIDTH, N, add, compiled, planned, running_sum, scale
 
 from nncc.backends.cpu import compiler
 from nncc.diagnostics import NnccError, PassError, TargetError
@@ -17,6 +16,7 @@ from nncc.ir.types import TensorType, f32
 from nncc.ir.verify_loops import verify_functions
 from nncc.machines import load
 from nncc.passes.plan import memory_plan, program
+from tests.cpu.models import WEIGHTS, WIDTH, N, add, compiled, planned, running_sum, scale
 
 
 def expected_y(x: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import machine, run_both
 
 from nncc.ir.expr import (
     Apply,
@@ -26,6 +25,7 @@ from nncc.ir.index import Size, substitute, var
 from nncc.ir.interpreter.loops import interpret
 from nncc.ir.loops import Alloc, Assign, Buffer, Declare, For, Function, If, Let, Stmt, Store
 from nncc.ir.types import DTYPES, DType, boolean, f32
+from tests.cpu.native import machine, run_both
 
 EXTENT = 24  # of every buffer; random subscripts are wrapped into it
 INTEGERS = tuple(DTYPES[d] for d in ("i8", "u8", "i16", "i32", "u32", "i64"))

@@ -202,4 +202,6 @@ def networks(draw: st.DrawFn) -> Case:
             x = b.linear(net.add("Flatten", net.add("GlobalAveragePool", x)))
         elif end == "flat":
             x = b.linear(net.add("Flatten", x))
-    return Case.of(net.module(x), b.whole(0, 999), b.choice(1, 2, 3, 7), b.choice(1.0, 1.0, 20.0, 1e-3))
+    return Case.of(
+        net.module(x), b.whole(0, 999), b.choice(1, 2, 3, 7), b.choice(1.0, 1.0, 20.0, 1e-3)
+    )

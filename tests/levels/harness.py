@@ -32,18 +32,23 @@ from nncc.tolerance import compare as first_difference
 Arrays = Mapping[str, np.ndarray]
 
 # Ways to compile: what the preset does, and without the two passes that join and pack the most.
-OPTIONS = {"preset": {}, "no-layout": {"layout": "enable=false"}, "no-fuse": {"fuse": "enable=false"}}
+OPTIONS = {
+    "preset": {},
+    "no-layout": {"layout": "enable=false"},
+    "no-fuse": {"fuse": "enable=false"},
+}
 
 
 @cache
-def machines() -> tuple[Machine, ...]:
-    """The variants of the CPU that this computer can run."""
+def machines() -> tuple[str, ...]:
+    """The variants of the CPU that this computer can run, the widest first."""
     found = []
     for variant in ("avx512", "avx2", "baseline", "scalar"):
         try:
-            found.append(load(f"cpu-{variant}"))
+            load(f"cpu-{variant}")
         except TargetError:
             continue
+        found.append(f"cpu-{variant}")
     return tuple(found)
 
 
@@ -63,13 +68,13 @@ def compare(
     inputs: Arrays,
     *,
     calib: Arrays | None = None,
-    machine: Machine | None = None,
+    machine: str = "cpu",
     options: str = "preset",
 ) -> tuple[Compilation, Executable]:
     """Compiles a module (quantized first if there is `calib`) and compares all its levels."""
-    machine = machine or machines()[0]
-    steps = pipeline(machine, options, quantize=calib is not None)
-    compilation = lower(module, machine, pipeline=steps, calib=calib)
+    target = load(machine)
+    steps = pipeline(target, options, quantize=calib is not None)
+    compilation = lower(module, target, pipeline=steps, calib=calib)
     verify(compilation)
     graph_passes_keep_values(compilation, inputs)
     executable = build(compilation)

@@ -38,7 +38,12 @@ class IntegerBuilder(Builder):
         to = self.choice(i8, i8, i8, u8)
         least, most = to.limits
         lo, z, hi = sorted(self.whole(least, most) for _ in range(3))
-        return {"z": z, "lo": self.choice(least, least, lo), "hi": self.choice(most, most, hi), "to": to}
+        return {
+            "z": z,
+            "lo": self.choice(least, least, lo),
+            "hi": self.choice(most, most, hi),
+            "to": to,
+        }
 
     def multiplier(self, reach: float) -> tuple[int, int]:
         """(m, s) that take sums of about `reach` to 8 bits, or any (m, s) at all."""
@@ -67,7 +72,9 @@ class IntegerBuilder(Builder):
             return None
         return self.integers((len(w),), -size, size, np.int32)
 
-    def contraction(self, op: str, x: str, w: np.ndarray, stored: np.ndarray, axis: int, **attrs) -> str:
+    def contraction(
+        self, op: str, x: str, w: np.ndarray, stored: np.ndarray, axis: int, **attrs
+    ) -> str:
         dtype = self.net.builder.type(x).dtype
         zero = self.zero_point(x)
         bias = self.accumulator_bias(w, zero, dtype.limits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from random_networks import run
 
 from nncc.ir.graph import Module, Node, Symbol
 from nncc.ir.tensor import Tensor
@@ -18,6 +17,7 @@ from nncc.ops.table import TABLE
 from nncc.passes.fuse import Fuse
 from nncc.passes.layout import Layout
 from nncc.passes.lower import Lower
+from tests.nests.random_networks import run
 
 FEATURES = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "avx512vnni"}
 MACHINE = load("cpu-avx512", features=FEATURES)

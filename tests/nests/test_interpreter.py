@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_nests import naive, random_inputs
-from random_nests import N, conv, convs, dims, recurrences, reductions, tensor
 
 from nncc.diagnostics import CheckError
 from nncc.ir.expr import Apply, Const, Load, Name, Value, apply
@@ -16,6 +14,8 @@ from nncc.ir.interpreter import nests as interpreter
 from nncc.ir.interpreter.nests import interpret_nest
 from nncc.ir.nests import Access, Combine, Nest, Statement
 from nncc.ir.types import boolean, f32, i8, i32, i64
+from tests.nests.naive_nests import naive, random_inputs
+from tests.nests.random_nests import N, conv, convs, dims, recurrences, reductions, tensor
 
 SIZES = {"N": 2}
 

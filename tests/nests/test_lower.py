@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_networks import N, Network, attention, conv_networks, integer_networks, run
 
 from nncc.ir.expr import Const, Load, apply
 from nncc.ir.graph import Graph, Module, Node
@@ -19,6 +18,7 @@ from nncc.machines import load
 from nncc.passes.fuse import Fuse
 from nncc.passes.layout import Layout, count_relayouts
 from nncc.passes.lower import Lower
+from tests.nests.random_networks import N, Network, attention, conv_networks, integer_networks, run
 
 SIZES = {"N": 2}
 FEATURES = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma"}

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_nests import naive, random_inputs
-from random_nests import N, conv, convs, dims, recurrences, reductions, tensor
 
 from nncc.ir.expr import Apply, Const, Load, Value, apply
 from nncc.ir.index import Element, atom, evaluate, var
@@ -21,6 +19,8 @@ from nncc.passes.nest_axes import with_merged_dims
 from nncc.passes.nest_inline import inlined
 from nncc.passes.nest_parts import renamed
 from nncc.passes.nest_rewrite import with_accumulators, with_aligned_dims, without_unit_dims
+from tests.nests.naive_nests import naive, random_inputs
+from tests.nests.random_nests import N, conv, convs, dims, recurrences, reductions, tensor
 
 SIZES = {"N": 2}
 

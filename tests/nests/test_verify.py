@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from random_nests import N, conv, convs, dims, recurrences, tensor
 
 from nncc.diagnostics import VerifyError
 from nncc.ir.expr import Apply, Const, Load
@@ -14,6 +13,7 @@ from nncc.ir.index import Element, atom, var
 from nncc.ir.nests import Access, Band, Dim, Leaf, Local, Nest, Statement
 from nncc.ir.types import f32, i8, i32, i64
 from nncc.ir.verify_nests import verify_nest
+from tests.nests.random_nests import N, conv, convs, dims, recurrences, tensor
 
 CONV = conv(N, 3, 4, 6, 5, 3, 3, 1, 1)
 INIT, ACC, OUT = CONV.body

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnx_models import floats, model, node
+from tests.onnx.onnx_models import floats, model, node
 
 from nncc.diagnostics import FrontendError, NnccError, UnsupportedError
 from nncc.frontend.onnx import load, save

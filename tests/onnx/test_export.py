@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx_models import floats, model, node
+from tests.onnx.onnx_models import floats, model, node
 from onnx_random import random_model
 from onnx_running import run, run_onnx
 

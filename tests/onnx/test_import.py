@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from onnx_models import I64, F, floats, model, node
+from tests.onnx.onnx_models import I64, F, floats, model, node
 from onnx_running import run, run_onnx
 
 from nncc.frontend.onnx import load

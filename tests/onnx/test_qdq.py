@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx_models import floats
+from tests.onnx.onnx_models import floats
 from onnx_running import run, run_onnx
 
 from nncc.diagnostics import UnsupportedError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from op_instances import assert_close, node_of, run_nest, run_onnxruntime, site_of
 
 import nncc.ops  # noqa: F401  (fills the table)
 from nncc.diagnostics import VerifyError
 from nncc.ir.types import TensorType, dtype_of
 from nncc.ops.reference import by_onnx, evaluate
 from nncc.ops.table import TABLE
+from tests.ops.op_instances import assert_close, node_of, run_nest, run_onnxruntime, site_of
 
 SAMPLED = sorted(name for name, op in TABLE.items() if op.sample is not None)
 QUICK = settings(

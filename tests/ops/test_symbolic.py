@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from op_instances import assert_close, node_of, run_nest
 
 import nncc.ops  # noqa: F401  (fills the table)
 from nncc.diagnostics import VerifyError
@@ -13,6 +12,7 @@ from nncc.ir.index import substitute, var
 from nncc.ir.types import TensorType, dtype_of
 from nncc.ops.reference import evaluate
 from nncc.ops.table import TABLE, Site
+from tests.ops.op_instances import assert_close, node_of, run_nest
 
 N = var("N")
 # Ops whose first axis has another meaning, or whose samples rarely leave it free.

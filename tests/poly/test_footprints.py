@@ -3,14 +3,14 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nest_builder import conv, dims, fused, load, param, statement
-from test_traffic import random_nests
 
 from nncc.ir.index import var
 from nncc.ir.nests import Nest
 from nncc.passes.poly import calls, footprint, reset_calls
 from nncc.passes.poly.footprints import counted_footprint
 from nncc.passes.reuse import operands
+from tests.poly.nest_builder import conv, dims, fused, load, param, statement
+from tests.poly.test_traffic import random_nests
 
 i, j = var("i"), var("j")
 

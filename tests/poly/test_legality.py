@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nest_builder import band, dims, fused, load, local, param, statement
-from symbolic_run import original, scheduled
 
 from nncc.diagnostics import NnccError, PassError, VerifyError
 from nncc.ir.expr import apply
@@ -15,6 +13,8 @@ from nncc.ir.index import Element, atom, var
 from nncc.ir.nests import Access, Band, Dim, Leaf, Local, Nest, Param, Scan
 from nncc.ir.types import TensorType, i64
 from nncc.passes import poly
+from tests.poly.nest_builder import band, dims, fused, load, local, param, statement
+from tests.poly.symbolic_run import original, scheduled
 
 i, j, k, m, n = map(var, "ijkmn")
 

@@ -4,11 +4,11 @@ import itertools
 import time
 
 import pytest
-from nest_builder import band, conv, fused, local, matmul
 
 from nncc.diagnostics import PassError
 from nncc.machines import load
 from nncc.passes.reuse import choose_tiles, level_bytes, predict, scheduled_traffic
+from tests.poly.nest_builder import band, conv, fused, local, matmul
 
 NPU = load("example_npu")
 

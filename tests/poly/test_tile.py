@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
 
 from nncc.diagnostics import PassError
 from nncc.ir.graph import Graph, Module
@@ -14,6 +13,7 @@ from nncc.passes.poly import check_schedule
 from nncc.passes.reuse import predict, schedule_loops, scheduled_traffic
 from nncc.passes.text import parse
 from nncc.passes.tile import Tile
+from tests.poly.nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
 
 NPU = load_machine("example_npu")
 

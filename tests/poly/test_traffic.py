@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from address_trace import trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
 
 from nncc.diagnostics import PassError
 from nncc.ir.expr import apply
 from nncc.ir.index import var
 from nncc.ir.nests import Band, Leaf, Nest
 from nncc.passes.reuse import predict
+from tests.poly.address_trace import trace
+from tests.poly.nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
 
 
 def tree(loops, statement="acc"):

@@ -68,7 +68,7 @@ def test_functions(function) -> None:
     assert print_function(parse_function(text)) == text
 
 
-@CASES
+@settings(max_examples=80, deadline=None)
 @given(random.modules())
 def test_modules(module: Module) -> None:
     text = print_module(module)

@@ -90,7 +90,7 @@ def _stmt(s: Stmt, indent: str) -> Iterator[str]:
         yield indent + _call(s)
     else:
         assert isinstance(s, Prefetch)
-        yield f"{indent}prefetch {quote(s.buffer)}[{print_sizes(s.indices)}]"
+        yield f"{indent}prefetch {quote(s.buffer)}[{subscripts(s.indices)}]"
 
 
 def _block(head: str, body: Iterable[Stmt], indent: str) -> Iterator[str]:
