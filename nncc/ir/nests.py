@@ -169,9 +169,8 @@ class Band:
     below. Every statement below a band has its dimension.
 
     kind: `serial`; `parallel` (iterations are independent); `unroll` (copies of the body, the
-    number of iterations is static); `vector` (step 1: all that is left of the dimension, a
-    static number of at most the machine's lanes, at once; bands inside of it are serial
-    or unrolled).
+    number of iterations is static); `vector` (the step is a number of lanes: so many
+    iterations run at once; bands inside of it are serial or unrolled).
     """
 
     dim: str

@@ -90,7 +90,9 @@ class Writer:
             result = "z"
         body = "\n  ".join(nodes)
         sizes = "size N\n" if "N" in signature else ""
-        text = f"nncc 1\n{sizes}{definition}\ngraph main({signature}) -> ({result}) {{\n  {body}\n}}\n"
+        text = (
+            f"nncc 1\n{sizes}{definition}\ngraph main({signature}) -> ({result}) {{\n  {body}\n}}\n"
+        )
         return Program(text, self.inputs)
 
 
@@ -123,7 +125,7 @@ def window(w: Writer) -> Program:
     x, taken = (v if wide is dtype else f"cast({wide}, {v})" for v in (x, taken))
     value = w.choice(f"{x} * {taken}", f"{x} * {taken}", f"{x} - {taken}", f"min({x}, {taken})")
     combine = w.choice("sum", "sum", "max", "min")
-    reduced = w.draw(st.permutations(["c", *r]))
+    reduced = w.draw(st.permutations(["c in 0..K", *r]))
     folded = f"{combine}({', '.join(reduced)})({value})"
     total = w.choice(f"b[m] + {folded}", folded, f"max({folded} - b[m], {w.number(wide)})")
     shape = ", ".join(

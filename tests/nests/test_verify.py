@@ -78,9 +78,6 @@ BROKEN = {
     "a piece of m of 2 is walked by 3": replace(
         CONV, schedule=(Band("m", 2, "serial", (Band("m", 3, "serial", (Leaf("init"),)),)),)
     ),
-    "the vector band over m holds more": replace(
-        CONV, schedule=(Band("m", 1, "vector", (Band("n", 1, "serial", ()),)),)
-    ),
     "x is no local tensor": replace(CONV, schedule=(Local(("x",), "registers", ()),)),
     "out uses t outside": replace(
         CONV, schedule=(Local(("t",), "registers", (Leaf("init"), Leaf("acc"))), Leaf("out"))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.onnx.onnx_models import floats, model, node
-from onnx_random import random_model
-from onnx_running import run, run_onnx
+from tests.onnx.onnx_random import random_model
+from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.diagnostics import UnsupportedError
 from nncc.frontend.onnx import load, save, to_model

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from tests.onnx.onnx_models import I64, F, floats, model, node
-from onnx_running import run, run_onnx
+from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.frontend.onnx import load
 from nncc.ir.index import var

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.onnx.onnx_models import floats
-from onnx_running import run, run_onnx
+from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.diagnostics import UnsupportedError
 from nncc.frontend.dsl import read_nn

@@ -51,7 +51,7 @@ def grouped(module: Module) -> Module:
     """The nodes of the filter as one group."""
     body = Graph("body", ("v", "half", "x"), ("y",), module.graph.nodes,
                  {"v": X, "half": TensorType(f32, ()), **module.graph.types})  # fmt: skip
-    node = Node("Group", ("v", "half", "x"), ("y",), regions=(body,))
+    node = Node("Group", ("v", "half", "x"), ("y",), {"device": "cpu"}, regions=(body,))
     types = {"x": X, "y": X}
     return module.with_graph(replace(module.graph, nodes=(node,), types=types))
 

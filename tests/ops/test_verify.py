@@ -94,7 +94,7 @@ def test_error_names_the_users_node():
 
 def test_regions_see_only_their_inputs():
     body = Graph("group", ("h",), ("y",), (Node("Relu", ("h",), ("y",)),), {"h": Y, "y": Y})
-    group = Node("Group", ("h",), ("y",), regions=(body,))
+    group = Node("Group", ("h",), ("y",), {"device": "cpu"}, regions=(body,))
     nodes = (module().graph.nodes[0], group)
     verify(module(nodes=nodes))
     stolen = replace(body, nodes=(Node("Gemm", ("h", "w"), ("y",)),))
@@ -121,7 +121,7 @@ def test_shapes_are_known_up_to_sizes_and_inside_regions():
         Node("Shape", ("x",), ("s",)),
         Node("Gather", ("s", "zero"), ("n",)),
         Node("Concat", ("n", "rest"), ("target",), {"axis": 0}),
-        Node("Group", ("x", "target"), ("y",), regions=(body,)),
+        Node("Group", ("x", "target"), ("y",), {"device": "cpu"}, regions=(body,)),
     )
     types = {"x": x, "s": TensorType(i64, (3,)), "n": i1, "target": TensorType(i64, (2,)),
              "y": flat}  # fmt: skip
@@ -138,7 +138,7 @@ def conv_module(channels: int, bias: int, weight: int) -> Module:
         "g", ("x", "w", "b"), ("y",), (Node("IntConv", ("x", "w", "b"), ("y",)),),
         {"x": x, "w": symbols["w"].type, "b": symbols["b"].type, "y": y},
     )  # fmt: skip
-    node = Node("Group", ("x", "w", "b"), ("y",), regions=(body,))
+    node = Node("Group", ("x", "w", "b"), ("y",), {"device": "cpu"}, regions=(body,))
     return Module(Graph("main", ("x",), ("y",), (node,), {"x": x, "y": y}), ("N",), symbols)
 
 

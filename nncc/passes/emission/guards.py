@@ -20,7 +20,16 @@ from dataclasses import dataclass
 
 from nncc.ir.expr import Apply, Const, Expr, Load, loads, transform
 from nncc.ir.index import Size, affine, maximum, minimum, variables
-from nncc.ir.nests import ASSIGN, Band, Leaf, Nest, Schedule, Statement, walk_schedule
+from nncc.ir.nests import (
+    ASSIGN,
+    Band,
+    Leaf,
+    Nest,
+    Schedule,
+    Statement,
+    walk_schedule,
+    walk_statements,
+)
 from nncc.passes.emission.pieces import Piece, Place
 
 MAX_PEELED = 16  # pieces written out at one end of a loop
@@ -44,7 +53,12 @@ def load_conditions(nest: Nest, statement: Statement, load: Load) -> tuple[Size,
     Those that hold in the whole domain of the statement are left out.
     """
     shape = nest.param(load.tensor).type.shape
-    domain = Place({d.name: Piece(d.lo, d.extent) for d in statement.dims})
+    scans = next(around for s, around in walk_statements(nest.body) if s.name == statement.name)
+    dims = (*scans, *statement.dims)
+    domain = Place(
+        {d.name: Piece(d.lo, d.extent) for d in dims},
+        {d.name: (d.lo, d.hi - 1) for d in dims},  # what bounds of later dimensions refer to
+    )
     found: list[Size] = []
     for index, extent in zip(load.indices, shape, strict=True):
         found += [c for c in (index, extent - 1 - index) if domain.decide(c) is not True]
