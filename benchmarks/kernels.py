@@ -2,9 +2,9 @@
 
 Ours is the kernel by itself, called again and again on the same memory: median CPU time.
 onnxruntime's is that of the layer's node in its profile, which is time on the clock: the lowest
-tenth, as other processes take turns. The peak is measured before and after each layer, as the CPU's
-frequency changes. Work is counted without taps of filters that lie in the padding: a kernel that computes
-them anyway shows a lower share.
+tenth, as other processes take turns. The peak is measured before and after each layer, as the
+CPU's frequency changes. Work is counted without taps of filters that lie in the padding: a kernel
+that computes them anyway shows a lower share.
 """
 
 from __future__ import annotations

@@ -1,17 +1,21 @@
 """Golden texts: `golden(text)` compares with tests/golden/<file>/<test>.txt.
 
 `pytest --update-golden` rewrites those that differ; the change is then reviewed like code.
+
+`counted["networks"] += 1` counts random cases; the sums stand at the end of pytest's output.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+COUNTED = "random cases"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,3 +40,25 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
         assert text == path.read_text("utf-8")
 
     return compare
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Iterator[Counter[str]]:
+    """Counts cases by what they are."""
+    counts: Counter[str] = Counter()
+    yield counts
+    record_property(COUNTED, dict(counts))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how many cases of each kind were tested."""
+    total: Counter[str] = Counter()
+    for report in terminalreporter.getreports(""):
+        # the phase that ends a test carries the properties of all its phases
+        if report.when == "teardown":
+            for name, counts in report.user_properties:
+                if name == COUNTED:
+                    total.update(counts)
+    if total:
+        found = ", ".join(f"{n} {kind}" for kind, n in sorted(total.items()))
+        terminalreporter.write_line(f"random cases: {found}")

@@ -225,7 +225,7 @@ def cut(w: Writer) -> Program:
     body = w.choice(
         f"y[i,j] = {zero}\n  for i in 0..N, j in 0..C where {where} {{ y[i,j] = x[i,j] + x[i,0] }}",
         f"y[i,j] = {combine}(k)(x[i,k])\n  for i in 0..N, j in 0..C where {where} {{ y[i,j] = x[i,j] }}",
-        f"local t: {dtype}[N]\n  for i in 0..N, j in 0..C where {where} {{ t[i] {combine}= x[i,j] }}\n"
+        f"local t: {dtype}[N]\n  for i in 0..N, j in 0..C where j <= 2 * i {{ t[i] {combine}= x[i,j] }}\n"
         "  y[i,j] = t[i] - x[i,j]",
     )
     return w.program(f"def op(x: {dtype}[N,C]) -> (y: {dtype}[N,C]) {{\n  {body}\n}}", dtype)

@@ -30,13 +30,15 @@ from nncc.ir.text.print_expr import (
     subscripts,
     typed_name,
 )
-from nncc.ir.text.print_nests import INDENT, at, print_named_sizes
+from nncc.ir.text.print_nests import INDENT, at, print_named_sizes, signature
 
 
 def print_function(f: Function) -> str:
     """A loops function."""
-    buffers = ", ".join(f"{b.access} {_buffer(b)}" for b in f.buffers)
-    head = f"function {quote(f.name)}({buffers}{print_named_sizes(f.sizes)}){at(f.location)} {{"
+    buffers = [f"{b.access} {_buffer(b)}" for b in f.buffers]
+    head = signature(
+        f"function {quote(f.name)}", buffers, f"{print_named_sizes(f.sizes)}){at(f.location)} {{"
+    )
     return "\n".join([head, *_body(f.body, INDENT), "}"])
 
 

@@ -32,16 +32,27 @@ from nncc.ir.text.print_expr import (
 )
 
 INDENT = "  "
+WIDTH = 100  # longer heads and statements are broken
 
 
 def print_nest(nest: Nest) -> str:
     """A nest with its schedule."""
-    params = ", ".join(f"{p.role} {_param(p)}" for p in nest.params)
-    head = f"nest {quote(nest.name)}({params}{print_named_sizes(nest.sizes)}){at(nest.location)} {{"
+    params = [f"{p.role} {_param(p)}" for p in nest.params]
+    tail = f"{print_named_sizes(nest.sizes)}){at(nest.location)} {{"
+    head = signature(f"nest {quote(nest.name)}", params, tail)
     lines = [head, *_combines(nest.combines), *_items(nest.body, INDENT, frozenset())]
     if nest.schedule is not None:
         lines += [f"{INDENT}schedule {{", *_trees(nest.schedule, INDENT * 2), f"{INDENT}}}"]
     return "\n".join([*lines, "}"])
+
+
+def signature(head: str, params: list[str], tail: str) -> str:
+    """`head(params` and `tail`, on one line if it fits, else with a line for each parameter."""
+    line = f"{head}({', '.join(params)}{tail}"
+    if len(line) <= WIDTH or not params:
+        return line
+    separator = ",\n" + INDENT * 2
+    return f"{head}(\n{INDENT * 2}{separator.join(params)}{tail}"
 
 
 def print_definition(d: Definition) -> str:
@@ -101,20 +112,37 @@ def _items(items: Iterable[Item], indent: str, weak: frozenset[str]) -> Iterator
             yield from _items(item.body, indent + INDENT, weak)
             yield indent + "}"
         else:
-            yield indent + print_statement(item, weak)
+            line = indent + print_statement(item, weak)
+            if len(line) <= WIDTH or not _domain(item):
+                yield line
+                continue
+            yield f"{indent}{_label(item)}{_domain(item)}{{"
+            yield f"{indent}{INDENT}{_assignment(item, weak)}"
+            yield indent + "}"
 
 
 def print_statement(s: Statement, attributes: frozenset[str] = frozenset()) -> str:
     """A statement on one line. `attributes` as for `print_expr`."""
-    label = f"{quote(s.name)}: " if s.name else ""
-    combine = "=" if s.combine == ASSIGN else f"{quote(s.combine)}="
-    targets = ", ".join(f"{quote(t.tensor)}[{subscripts(t.indices)}]" for t in s.targets)
-    values = ", ".join(print_expr(v, known=True, attributes=attributes) for v in s.values)
-    assignment = f"{targets} {combine} {values}{at(s.location)}"
+    label, domain, assignment = _label(s), _domain(s), _assignment(s, attributes)
+    return f"{label}{domain}{{ {assignment} }}" if domain else f"{label}{assignment}"
+
+
+def _label(s: Statement) -> str:
+    return f"{quote(s.name)}: " if s.name else ""
+
+
+def _domain(s: Statement) -> str:
     domain = f"for {', '.join(_dim(d) for d in s.dims)} " if s.dims else ""
     if s.where:
         domain += f"where {', '.join(f'{print_size(c)} >= 0' for c in s.where)} "
-    return f"{label}{domain}{{ {assignment} }}" if domain else f"{label}{assignment}"
+    return domain
+
+
+def _assignment(s: Statement, attributes: frozenset[str]) -> str:
+    combine = "=" if s.combine == ASSIGN else f"{quote(s.combine)}="
+    targets = ", ".join(f"{quote(t.tensor)}[{subscripts(t.indices)}]" for t in s.targets)
+    values = ", ".join(print_expr(v, known=True, attributes=attributes) for v in s.values)
+    return f"{targets} {combine} {values}{at(s.location)}"
 
 
 def _dim(d: Dim) -> str:

@@ -117,12 +117,15 @@ class _Writer:
 
     def leaf(self, leaf: Leaf, place: Place, scope: Scope) -> None:
         statement = self.statements[leaf.statement]
+        if place.scalar:  # without its operation, which works on vectors
+            leaf = Leaf(leaf.statement)
         consumed = {d for _, d in leaf.dims}
         place = self.enter(place, statement.name)
         for d in self.dims[statement.name]:
             fixed = place.pieces[d.name].is_point or d.name in consumed
             if not fixed and not (place.vector and place.vector.dim == d.name):
-                self.band(Band(d.name, 1, "serial", (leaf,)), place, scope)
+                kind: Literal["unroll", "serial"] = "unroll" if place.scalar else "serial"
+                self.band(Band(d.name, 1, kind, (leaf,)), place, scope)
                 return
         self.leaves.write(statement, leaf, place, scope)
 
