@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,5 +111,5 @@ def in_onnxruntime(
     found = {}
     for batch in BATCHES if model.batches else BATCHES[:1]:
         feeds = {entry: images[:batch]}
-        found[batch] = median_seconds(lambda feeds=feeds: session.run(None, feeds), seconds)
+        found[batch] = median_seconds(partial(session.run, None, feeds), seconds)
     return found

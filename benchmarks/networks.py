@@ -170,4 +170,5 @@ def _worker(runtime: str, model: Path, feeds: Path, results: Path, seconds: floa
 
 
 if __name__ == "__main__":
-    _worker(sys.argv[1], *map(Path, sys.argv[2:5]), seconds=float(sys.argv[5]))
+    peer, network, given, written = sys.argv[1], *map(Path, sys.argv[2:5])
+    _worker(peer, network, given, written, float(sys.argv[5]))
