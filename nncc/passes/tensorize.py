@@ -29,6 +29,7 @@ from nncc.passes.strides import stride
 CHAINS = 8  # independent accumulators that hide the latency of a multiply-add
 MOST_COLUMNS = 14
 MOST_ROWS = 7  # rows of a row-major matrix may share one set of an 8-way cache
+MOST_TAPS = 9  # copies of a register tile for kernel taps
 UNROLL = 2  # steps of the innermost reduction loop written out (measured: 4 gains nothing)
 PREFETCH = 1 << 14  # bytes by which loads of weights run ahead (measured: 4 to 64 KB are alike)
 
@@ -321,9 +322,9 @@ def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedul
         node: Schedule = Band(c.vector, lanes, "unroll", (inner,))
         return Band(c.column, 1, "unroll", (node,)) if c.column else node
 
-    weights = tuple((x.tensor, PREFETCH) for x in loads(statement.values[0]) if _is_vector(c, x))
+    ahead = tuple((x.tensor, PREFETCH) for x in _weights(c) if _is_vector(c, x))
     operation = c.operation.name if c.operation else ""
-    core = over_tile(Leaf(statement.name, operation, c.dims, weights))
+    core = over_tile(Leaf(statement.name, operation, c.dims, ahead))
     for band in reversed(_reduction_bands(c)):
         core = replace(band, body=(core,))
     body: tuple[Schedule, ...] = (
@@ -350,16 +351,23 @@ def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedul
 
 
 def _shares_weights(c: Contraction, dim: str) -> bool:
-    """Whether the operand of the vector lanes is the same for all of `dim`.
+    """Whether the weights are the same for all of `dim`.
 
     The outermost such dimension (the batch) stays outside; spatial ones go inside the vector
     dimension's loop, so that a tile of weights is used for the whole image.
     """
-    for load in loads(c.statement.values[0]):
-        varies = any(c.vector in variables(i) for i in load.indices)
-        if varies and any(dim in variables(i) for i in load.indices):
-            return False
-    return dim != c.statement.dims[0].name
+    varies = any(dim in variables(i) for load in _weights(c) for i in load.indices)
+    return not varies and dim != c.statement.dims[0].name
+
+
+def _weights(c: Contraction) -> tuple[Load, ...]:
+    """The operands that vary over the lanes and are used again in each column."""
+    return tuple(
+        x
+        for x in loads(c.statement.values[0])
+        if any(c.vector in variables(i) for i in x.indices)
+        and not any(c.column in variables(i) for i in x.indices)
+    )
 
 
 def _reduction_bands(c: Contraction) -> list[Band]:
@@ -373,7 +381,7 @@ def _reduction_bands(c: Contraction) -> list[Band]:
     channel = grouped or _channel(c, names)
     taps = [Band(n, 1, "serial", ()) for n in names if n != channel]
     if channel is None:
-        return taps
+        return _unrolled(c, taps)
     step = c.group[1] if c.group else 1
     block = _block(c, channel)
     blocks: list[Band] = []
@@ -381,6 +389,22 @@ def _reduction_bands(c: Contraction) -> list[Band]:
         blocks = [Band(channel, block, "serial", ())]
     inner = [Band(channel, UNROLL * step, "serial", ()), Band(channel, step, "unroll", ())]
     return blocks + taps + inner
+
+
+def _unrolled(c: Contraction, taps: list[Band]) -> list[Band]:
+    """Taps without channels (depthwise): as many inner ones unrolled as share loads at low cost.
+
+    Neighbouring taps read the same vectors. Measured: 3x3 gains from 51 to 89 % of peak with both
+    loops unrolled, 5x5 from 63 to 94 % with the inner one.
+    """
+    copies = 1
+    for k in reversed(range(len(taps))):
+        extent = c.dim(taps[k].dim).extent
+        if not isinstance(extent, int) or copies * extent > MOST_TAPS:
+            break
+        copies *= extent
+        taps[k] = replace(taps[k], kind="unroll")
+    return taps
 
 
 def _channel(c: Contraction, names: list[str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nncc.ir.expr import Load, Value, loads, walk
 from nncc.ir.graph import Module
-from nncc.ir.index import Size, product, var, variables
+from nncc.ir.index import Size, elements, product, var, variables
 from nncc.ir.nests import (
     ASSIGN,
     Access,
@@ -124,6 +124,8 @@ class _Builder:
         registers: list[str] = []
         stack: list[str] = []
         for name in tensors:
+            if self._chosen_by_data(name):
+                continue
             open_dims = [d for d in self._dims_of(name) if d.name not in shared]
             extent: Size = product(d.extent for d in open_dims)
             size = self.nest.param(name).type.dtype.bits // 8
@@ -136,6 +138,14 @@ class _Builder:
         if registers:
             body = (Local(tuple(registers), "registers", body),)
         return body
+
+    def _chosen_by_data(self, tensor: str) -> bool:
+        """Whether elements of tensors are in subscripts of `tensor`, or are elements of it."""
+        for access in _accesses(self.nest.statements):
+            found = [e for i in access.indices for e in elements(i)]
+            if found and access.tensor == tensor or any(e.tensor == tensor for e in found):
+                return True
+        return False
 
     def _dims_of(self, tensor: str) -> list[Dim]:
         """Dimensions over which the statements that write or read `tensor` subscript it."""
@@ -173,7 +183,10 @@ class _Builder:
         """A dimension that all statements can run in lanes together."""
         names = {d.name for d in shared}
         registers = {
-            p.name for p in self.nest.locals if all(d.name in names for d in self._dims_of(p.name))
+            p.name
+            for p in self.nest.locals
+            if all(d.name in names for d in self._dims_of(p.name))
+            and not self._chosen_by_data(p.name)
         }
         outputs = [t for s in statements for t in s.targets if t.tensor not in registers]
         for d in reversed(shared):

@@ -65,12 +65,13 @@ def test_every_level_gives_the_same_for_all_digits() -> None:
     assert checked.samples == ON_LOOPS and sum(checked.integers.values()) > 0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("machine", machines())
-def test_digits_on_every_variant(machine: str, precision: str) -> None:
-    compilation, executable = compiled(precision, machine)
+@pytest.mark.parametrize("machine", machines()[1:])
+def test_native_code_of_every_variant_gives_the_same(machine: str) -> None:
+    inputs = {"image": arrays()["test_images"]}
+    compilation, executable = compiled("int8", machine)
     verify(compilation)
-    check(compilation, executable, {"image": arrays()["test_images"][:3]})
+    expected = compiled("int8")[1].run(inputs)["logits"]
+    np.testing.assert_array_equal(executable.run(inputs)["logits"], expected)
 
 
 @pytest.mark.slow
