@@ -15,6 +15,7 @@ from typing import TextIO
 
 from nncc.diagnostics import PassError, VerifyError, nearest
 from nncc.ir.graph import Module
+from nncc.ir.nests import Nest
 from nncc.passes.base import Pass
 from nncc.passes.pipeline import CompilerBug, Observer
 from nncc.passes.text import spell_pass
@@ -23,25 +24,36 @@ from nncc.passes.text import spell_pass
 class VerifyEach(Observer):
     """Verifies the module before the first pass and after each one.
 
-    A wrong module at the start is the user's; after a pass it is a bug of the pass.
+    A new schedule is proved to keep the dependences of its nest, with isl. A wrong module at
+    the start is the user's; after a pass it is a bug of the pass.
     """
 
-    def begin(self, module: Module, steps: Sequence[Pass]) -> None:
-        from nncc.ops.verify import verify
+    def __init__(self) -> None:
+        self._proved: set[Nest] = set()
 
-        verify(module)
+    def begin(self, module: Module, steps: Sequence[Pass]) -> None:
+        self._verify(module)
 
     def after(self, step: Pass, module: Module) -> None:
-        from nncc.ops.verify import verify
-
         try:
-            verify(module)
-        except VerifyError as error:
+            self._verify(module)
+        except (VerifyError, PassError) as error:
             raise CompilerBug(
                 f"bug in nncc: pass '{spell_pass(step)}' gave a wrong module: {error.message}",
                 error.location,
                 step=step,
             ) from error
+
+    def _verify(self, module: Module) -> None:
+        from nncc.ops.verify import verify
+
+        verify(module)
+        for nest in module.nests.values():
+            if nest.schedule is not None and nest not in self._proved:
+                from nncc.passes.poly import check_schedule
+
+                check_schedule(nest)
+                self._proved.add(nest)
 
 
 class PrintAfter(Observer):

@@ -124,7 +124,7 @@ class _Builder:
         registers: list[str] = []
         stack: list[str] = []
         for name in tensors:
-            if self._chosen_by_data(name):
+            if not self._has_fixed_piece(name, shared):
                 continue
             open_dims = [d for d in self._dims_of(name) if d.name not in shared]
             extent: Size = product(d.extent for d in open_dims)
@@ -139,13 +139,23 @@ class _Builder:
             body = (Local(tuple(registers), "registers", body),)
         return body
 
-    def _chosen_by_data(self, tensor: str) -> bool:
-        """Whether elements of tensors are in subscripts of `tensor`, or are elements of it."""
-        for access in _accesses(self.nest.statements):
-            found = [e for i in access.indices for e in elements(i)]
-            if found and access.tensor == tensor or any(e.tensor == tensor for e in found):
-                return True
-        return False
+    def _has_fixed_piece(self, tensor: str, shared: set[str]) -> bool:
+        """Whether an iteration of loops over `shared` uses a part of `tensor` whose size is fixed.
+
+        Not where elements of tensors choose it, nor where a shared dimension stands in an axis
+        together with anything else; and not if elements of `tensor` choose others: subscripts
+        know no pieces.
+        """
+        accesses = list(_accesses(self.nest.statements))
+        chosen = {e.tensor for a in accesses for i in a.indices for e in elements(i)}
+        own = [a.indices for a in accesses if a.tensor == tensor]
+        if tensor in chosen or any(elements(i) for indices in own for i in indices):
+            return False
+        for axis in map(set, zip(*own, strict=True)):
+            used = frozenset[str]().union(*map(variables, axis)) & shared
+            if used and (len(axis) > 1 or axis != {var(d) for d in used}):
+                return False
+        return True
 
     def _dims_of(self, tensor: str) -> list[Dim]:
         """Dimensions over which the statements that write or read `tensor` subscript it."""
@@ -186,7 +196,7 @@ class _Builder:
             p.name
             for p in self.nest.locals
             if all(d.name in names for d in self._dims_of(p.name))
-            and not self._chosen_by_data(p.name)
+            and self._has_fixed_piece(p.name, names)
         }
         outputs = [t for s in statements for t in s.targets if t.tensor not in registers]
         for d in reversed(shared):

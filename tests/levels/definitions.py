@@ -1,4 +1,4 @@
-"""Random user-defined ops in index notation, each in a small graph, as text that people might write.
+"""Random user-defined ops in index notation, each in a small graph, as text.
 
 def op(x: i8[N,C,H], w: i8[M,C,R]; stride: int = 2) -> (y: i32[N,M,…]) { y[n,m,e] = sum(c, r)(…) }
 graph main(x: i8[N,3,9], w: i8[4,3,2]) -> (y: …) { y = op(x, w) }
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from hypothesis import strategies as st
@@ -66,11 +67,10 @@ class Writer:
         self.inputs[name] = data.astype(dtype.numpy)
         self.types[name] = f"{dtype}[{','.join(map(str, shape))}]"
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
-        if not hasattr(self, "_batch"):
-            self._batch = self.choice(1, 2, 5, 17)
-        return self._batch
+        """What N is."""
+        return self.choice(1, 2, 5, 17)
 
     def number(self, dtype: DType) -> str:
         """A literal of the dtype."""
@@ -134,8 +134,9 @@ def window(w: Writer) -> Program:
     )
     order = w.choice(("n", "m", *e), ("n", "m", *e), (*e, "n", "m"), ("m", *e, "n"))
     extent = dict(zip(("n", "m", *e), ("N", "M", *shape.split(", ")), strict=True))
+    operands = f"x: {dtype}[N,C,{','.join(sizes)}], w: {dtype}[M,K,{','.join(taps)}], b: {wide}[M]"
     return w.program(
-        f"def op(x: {dtype}[N,C,{','.join(sizes)}], w: {dtype}[M,K,{','.join(taps)}], b: {wide}[M];\n"
+        f"def op({operands};\n"
         f"       stride: int = {stride}, dilation: int = {dilation}, pad: int = {pad})\n"
         f"    -> (y: {wide}[{', '.join(extent[d] for d in order)}]) {{\n"
         f"  y[{','.join(order)}] = {total}\n}}",
@@ -147,10 +148,11 @@ def several(w: Writer) -> Program:
     """Several reductions in one expression, over rows, columns or all, also inside each other."""
     dtype = w.dtype()
     w.input("x", dtype, w.batch(), w.choice(1, 3, 16, 21))
+    border = w.number(dtype)
     parts = [
         "sum(k)(x[i,k] * x[i,k])", "max(k)(x[i,k])", "min(k, l)(x[l,k])", "sum(l)(x[l,j])",
-        "sum(k)(x[i,k] * max(l)(x[l,k]))", "x[i,j]", f"sum(k in 0..2)(x[i,k] else {w.number(dtype)})",
-        f"prod(k in 0..3)(x[i,j + k - 1] else {w.number(dtype)})",
+        "sum(k)(x[i,k] * max(l)(x[l,k]))", "x[i,j]", f"sum(k in 0..2)(x[i,k] else {border})",
+        f"prod(k in 0..3)(x[i,j + k - 1] else {border})",
     ]  # fmt: skip
     terms = [w.choice(*parts) for _ in range(w.whole(1, 3))]
     value = terms[0]
@@ -222,10 +224,11 @@ def cut(w: Writer) -> Program:
     where = w.choice(first, f"{first}, {second}")
     combine = w.choice("sum", "max", "min")
     zero = "0.0" if dtype.is_float else "0"
+    every = "for i in 0..N, j in 0..C"
     body = w.choice(
-        f"y[i,j] = {zero}\n  for i in 0..N, j in 0..C where {where} {{ y[i,j] = x[i,j] + x[i,0] }}",
-        f"y[i,j] = {combine}(k)(x[i,k])\n  for i in 0..N, j in 0..C where {where} {{ y[i,j] = x[i,j] }}",
-        f"local t: {dtype}[N]\n  for i in 0..N, j in 0..C where j <= 2 * i {{ t[i] {combine}= x[i,j] }}\n"
+        f"y[i,j] = {zero}\n  {every} where {where} {{ y[i,j] = x[i,j] + x[i,0] }}",
+        f"y[i,j] = {combine}(k)(x[i,k])\n  {every} where {where} {{ y[i,j] = x[i,j] }}",
+        f"local t: {dtype}[N]\n  {every} where j <= 2 * i {{ t[i] {combine}= x[i,j] }}\n"
         "  y[i,j] = t[i] - x[i,j]",
     )
     return w.program(f"def op(x: {dtype}[N,C]) -> (y: {dtype}[N,C]) {{\n  {body}\n}}", dtype)

@@ -23,7 +23,9 @@ SLOW = settings(deadline=None, database=None, suppress_health_check=QUIET, max_e
 ALL = st.one_of(networks(), integer_networks())
 
 
-def checked(case: Case, counted: Counter[str], machine: str = "cpu", options: str = "preset") -> None:
+def checked(
+    case: Case, counted: Counter[str], machine: str = "cpu", options: str = "preset"
+) -> None:
     compare(case.module, case.inputs, calib=case.calib, machine=machine, options=options)
     counted["networks"] += 1
 

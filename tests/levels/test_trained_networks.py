@@ -26,7 +26,9 @@ ON_LOOPS = 128  # digits that the fast tests run in the interpreter of Loops
 def arrays() -> Mapping[str, np.ndarray]:
     """The digits, as images f32[count,1,28,28] with pixels 0..1."""
     with np.load(DIGITS / "digits.npz") as data:
-        images = {k: data[k][:, None].astype(np.float32) / 255 for k in ("test_images", "calib_images")}
+        images = {
+            k: data[k][:, None].astype(np.float32) / 255 for k in ("test_images", "calib_images")
+        }
         return {**images, "labels": data["test_labels"]}
 
 

@@ -65,6 +65,8 @@ class LeafWriter:
             for load in (x for v in s.values for x in loads(v) if x.other is not None):
                 self.borders[load] = load_conditions(nest, s, load)
         self.leaf = Leaf("")  # the one being written
+        # (tensor, logical subscripts) -> physical ones, over the dimensions of the nest
+        self._subscripts: dict[tuple[str, tuple[Size, ...]], tuple[Size, ...]] = {}
 
     # -- local tensors ---------------------------------------------------------------------
     def enter_registers(self, tensors: tuple[str, ...]) -> None:
@@ -129,16 +131,17 @@ class LeafWriter:
     # -- addresses -------------------------------------------------------------------------
     def _physical(self, tensor: str, indices: tuple[Size, ...], place: Place) -> tuple[Size, ...]:
         """Physical subscripts at `place`, with LANE where lanes differ."""
-        at = tuple(place.size(i) for i in indices)
         if tensor in place.origins:
             low, _ = place.origins[tensor]
-            return tuple(i - o for i, o in zip(at, low, strict=True))
-        layout = self.nest.param(tensor).layout
-        if layout is None:
-            return at
-        values = {f"d{k}": i for k, i in enumerate(at)}
-        bare = replace(place, pieces={})
-        return tuple(bare.size(substitute(d, values)) for d in layout.dims)
+            return tuple(place.size(i) - o for i, o in zip(indices, low, strict=True))
+        key = (tensor, indices)
+        if key not in self._subscripts:
+            layout = self.nest.param(tensor).layout
+            values = {f"d{k}": i for k, i in enumerate(indices)}
+            self._subscripts[key] = (
+                indices if layout is None else tuple(substitute(d, values) for d in layout.dims)
+            )
+        return tuple(place.size(i) for i in self._subscripts[key])
 
     def _extents(self, tensor: str, place: Place) -> tuple[Size, ...]:
         param = self.nest.param(tensor)
