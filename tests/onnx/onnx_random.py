@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from hypothesis import strategies as st
+
 from tests.onnx.onnx_models import floats, model, node
 
 UNARY = ("Relu", "Sigmoid", "Tanh", "Neg", "Abs", "HardSwish", "LeakyRelu", "Identity")

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.onnx.onnx_models import floats, model, node
 
 from nncc.diagnostics import FrontendError, NnccError, UnsupportedError
 from nncc.frontend.onnx import load, save
+from tests.onnx.onnx_models import floats, model, node
 
 RELU = model([node("Relu", "x", "y", name="act")], {"x": [2]}, {"y": [2]})
 

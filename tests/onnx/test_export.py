@@ -10,9 +10,6 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.onnx.onnx_models import floats, model, node
-from tests.onnx.onnx_random import random_model
-from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.diagnostics import UnsupportedError
 from nncc.frontend.onnx import load, save, to_model
@@ -22,6 +19,9 @@ from nncc.ir.tensor import Tensor
 from nncc.ir.types import TensorType, f32
 from nncc.ops.builder import GraphBuilder
 from nncc.ops.table import TABLE, canonical_attrs
+from tests.onnx.onnx_models import floats, model, node
+from tests.onnx.onnx_random import random_model
+from tests.onnx.onnx_running import run, run_onnx
 
 DIGITS = Path(__file__).parents[2] / "examples/digits/digits.onnx"
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from tests.onnx.onnx_models import I64, F, floats, model, node
-from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.frontend.onnx import load
 from nncc.ir.index import var
 from nncc.ops.table import TABLE
+from tests.onnx.onnx_models import I64, F, floats, model, node
+from tests.onnx.onnx_running import run, run_onnx
 
 
 def both(m: onnx.ModelProto, **inputs: np.ndarray) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.onnx.onnx_models import floats
-from tests.onnx.onnx_running import run, run_onnx
 
 from nncc.diagnostics import UnsupportedError
 from nncc.frontend.dsl import read_nn
@@ -17,6 +15,8 @@ from nncc.frontend.onnx.deviation import deviation
 from nncc.ir.graph import Module
 from nncc.passes.fold import Fold
 from nncc.passes.quantize import Quantize
+from tests.onnx.onnx_models import floats
+from tests.onnx.onnx_running import run, run_onnx
 
 DIGITS = Path(__file__).parents[2] / "examples/digits"
 HEAD = """nncc 1
