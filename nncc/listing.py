@@ -159,8 +159,10 @@ def _end(lines: list[str], start: int) -> int:
         after = range(start + 1, len(lines))
         return next((k for k in after if lines[k].startswith(".Lfunc_end")), len(lines))
     depth = 0
+    head = lines[start].endswith("(")  # the parameters follow, each on a line of its own
     for k in range(start, len(lines)):
         depth += lines[k].count("{") - lines[k].count("}")
-        if depth <= 0:
+        head = head and depth == 0
+        if depth <= 0 and not head:
             return k + 1
     return len(lines)
