@@ -97,6 +97,15 @@ def test_quantized(nncc: Run, small_model: Path, data: Path) -> None:
     assert status == 0 and "warning: " in err and "accuracy is not assured" in err
 
 
+def test_opt_tells_how_far_qdq_is(nncc: Run, small_model: Path, data: Path) -> None:
+    status, out, _ = nncc(
+        "opt", small_model, "-p", "fold, quantize", "--calib", data, "-o", "small8.onnx"
+    )
+    assert status == 0
+    assert "written as QDQ" in out and "largest deviation" in out
+    onnx.checker.check_model(onnx.load("small8.onnx"), full_check=True)
+
+
 def test_compile_json(nncc: Run, small_model: Path) -> None:
     status, out, _ = nncc("compile", small_model, "-o", "out", "--json", "--verify-each")
     record = json.loads(out)
