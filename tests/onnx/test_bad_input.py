@@ -250,3 +250,26 @@ def test_nothing_is_written_where_saving_fails(tmp_path: Path) -> None:
     with pytest.raises(FrontendError, match="cannot be written"):
         save(load(RELU), tmp_path / "no" / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sequence_map_is_unsupported() -> None:
+    """onnx itself crashes when it is asked for the body of this op."""
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["a"], ["b"])],
+        "body",
+        [onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [2])],
+        [onnx.helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [2])],
+    )
+    kind = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [2])
+    )
+    node = onnx.helper.make_node("SequenceMap", ["s"], ["t"], body=body)
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [onnx.helper.make_value_info("s", kind)],
+        [onnx.helper.make_value_info("t", kind)],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    with pytest.raises(NnccError):
+        load(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8))

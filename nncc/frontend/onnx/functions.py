@@ -21,7 +21,13 @@ MAX_DEPTH = 16
 def definition(
     node: NodeProto, opset: int, input_types: Sequence[onnx.TypeProto]
 ) -> FunctionProto | None:
-    """The body that the ONNX specification gives for a node's op, if it has one."""
+    """The body that the ONNX specification gives for a node's op, if it has one.
+
+    None also for a node with graphs of its own (SequenceMap): onnx ends the process when it is
+    asked for such a body without the types of sequences, which nncc has none of.
+    """
+    if any(a.HasField("g") for a in node.attribute):
+        return None
     try:
         schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # its stubs lack functions
     except onnx.defs.SchemaError:
