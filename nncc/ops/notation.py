@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from nncc.ir.expr import Apply, Const, Expr, Load, Value, apply, loads, walk
 from nncc.ir.expr import cast as cast_expr
 from nncc.ir.index import Element, Index, Size, atom, elements, var, variables
-from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement
+from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement, builtin_identity
 from nncc.ir.types import DType, TensorType
 from nncc.ops.table import Site, bind, get, operand_position
 
@@ -238,7 +238,7 @@ class Notation:
         `t_init` and `t`, after the target.
         """
         tensor = _load(target).tensor
-        first = start or const(neutral(combine, target.dtype), target.dtype)
+        first = start or const(builtin_identity(combine, target.dtype), target.dtype)
         used = frozenset[str]().union(*(variables(i) for i in _load(target).indices))
         kept = {d: extent for d, extent in over.items() if str(d) in used}
         self._add(f"{tensor}_init", target, ASSIGN, first, kept)
@@ -309,14 +309,6 @@ class Notation:
         return Nest(
             node.op.lower(), sizes, tuple(params), tuple(self._statements), location=node.location
         )
-
-
-def neutral(combine: str, dtype: DType) -> Number:
-    """The value that a built-in combine leaves other values unchanged by."""
-    if combine in ("sum", "prod"):
-        return 0 if combine == "sum" else 1
-    lowest, highest = (-float("inf"), float("inf")) if dtype.is_float else dtype.limits
-    return lowest if combine == "max" else highest
 
 
 def broadcast_indices(shape: Sequence[Size], indices: Sequence[Size]) -> tuple[Size, ...]:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from nncc.ir.index import Index, Size, ceildiv, maximum, minimum, product
-from nncc.ir.nests import Nest
+from nncc.ir.nests import Nest, builtin_identity
 from nncc.ir.types import DTYPES, TensorType
 from nncc.ops.convolution import SPATIAL, WINDOW_AXES, reaches_border, spatial_dims, spatial_pads
 from nncc.ops.convolution import window_indices as input_indices
 from nncc.ops.inference import FLOATS, require, window_extent
-from nncc.ops.notation import Notation, Scalar, cast, neutral, size_value
+from nncc.ops.notation import Notation, Scalar, cast, size_value
 from nncc.ops.samples import Draw, sample
 from nncc.ops.table import AttrDecl, Sample, Site, op
 from nncc.ops.windows import windows
@@ -78,7 +78,7 @@ def _max_pool_nest(site: Site) -> Nest:
     notation = Notation(site)
     x, y = notation.tensors("x", "y")
     dims, where, window, outside = window_parts(site, notation)
-    lowest = neutral("max", x.dtype)
+    lowest = builtin_identity("max", x.dtype)
     notation.reduce("max", y[dims], x.at(where, lowest if outside else None), window)
     return notation.build()
 

@@ -22,11 +22,13 @@ from nncc.ir.expr import Apply, Const, Expr, Load, loads, transform
 from nncc.ir.index import Size, affine, maximum, minimum, variables
 from nncc.ir.nests import (
     ASSIGN,
+    BUILTIN_COMBINES,
     Band,
     Leaf,
     Nest,
     Schedule,
     Statement,
+    builtin_identity,
     walk_schedule,
     walk_statements,
 )
@@ -84,22 +86,17 @@ def vanishes(statement: Statement, load: Load) -> bool:
         return False
     other = load.other
     value = transform(statement.values[0], lambda e: other if e == load else e)
+    return is_identity(statement.combine, value)
+
+
+def is_identity(combine: str, value: Expr) -> bool:
+    """Whether folding `value` in is certain to change nothing."""
     folded = fold(value)
-    return isinstance(folded, Const) and folded.value == identity(statement.combine, folded)
-
-
-def identity(combine: str, like: Expr) -> bool | int | float | None:
-    """The neutral element of a built-in combine for the dtype of `like`."""
-    if combine == "sum":
-        return 0
-    if combine == "prod":
-        return 1
-    if combine in ("max", "min"):
-        if like.dtype.is_float:
-            return float("-inf") if combine == "max" else float("inf")
-        lo, hi = like.dtype.limits
-        return lo if combine == "max" else hi
-    return None
+    return (
+        combine in BUILTIN_COMBINES
+        and isinstance(folded, Const)
+        and folded.value == builtin_identity(combine, folded.dtype)
+    )
 
 
 def fold(e: Expr) -> Expr:

@@ -37,7 +37,7 @@ from nncc.ir.loops import Assign, Buffer, If, Let, Prefetch, Store
 from nncc.ir.nests import ASSIGN, BUILTIN_COMBINES, Access, Leaf, Nest, Statement
 from nncc.ir.types import i64
 from nncc.machines.machine import Operation
-from nncc.passes.emission.guards import fold, identity, load_conditions, vanishes
+from nncc.passes.emission.guards import is_identity, load_conditions, vanishes
 from nncc.passes.emission.operation import match
 from nncc.passes.emission.pieces import LANE, Lanes, LogicalRange, Place
 from nncc.passes.emission.scope import Scope
@@ -284,7 +284,7 @@ class LeafWriter:
         if combine == ASSIGN:
             self._put(target, value, place, scope)
             return
-        if self._is_identity(combine, value):
+        if is_identity(combine, value):
             return
         old = self._get(target, place)
         if value.lanes > 1 and old.lanes == 1:
@@ -296,11 +296,6 @@ class LeafWriter:
             raise NotVectorizable  # each lane would fold the same value
         new = apply(BUILTIN_COMBINES[combine], old, _spread(value, old.lanes))
         self._put(target, new, place, scope)
-
-    @staticmethod
-    def _is_identity(combine: str, value: Expr) -> bool:
-        folded = fold(value)
-        return isinstance(folded, Const) and folded.value == identity(combine, folded)
 
     def _tuple_update(self, s: Statement, values: list[Expr], place: Place, scope: Scope) -> None:
         """A combine over tuples: all components are computed before any is written."""
