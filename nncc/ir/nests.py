@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nncc.diagnostics import NOWHERE, Location
-from nncc.ir.expr import Expr
+from nncc.ir.expr import Expr, Load, Value, walk
 from nncc.ir.index import Size
 from nncc.ir.types import DType, TensorType
 
@@ -259,6 +259,21 @@ def walk_statements(
             yield from walk_statements(item.body, (*scans, item.dim))
         else:
             yield item, scans
+
+
+def sizes_of(s: Statement) -> Iterator[Size]:
+    """Every integer expression of a statement: bounds, constraints, subscripts, values."""
+    for d in s.dims:
+        yield from (d.lo, d.hi)
+    yield from s.where
+    for t in s.targets:
+        yield from t.indices
+    for v in s.values:
+        for x in walk(v):
+            if isinstance(x, Load):
+                yield from x.indices
+            elif isinstance(x, Value):
+                yield x.size
 
 
 def walk_schedule(tree: tuple[Schedule, ...]) -> Iterator[Schedule]:

@@ -23,10 +23,10 @@ That a schedule keeps the dependences is not checked here but by `nncc.passes.po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from nncc.diagnostics import VerifyError
-from nncc.ir.expr import Apply, Const, Expr, Load, Name, Reduce, Value, apply, loads, walk
+from nncc.ir.expr import Apply, Const, Expr, Load, Name, Reduce, apply, loads, walk
 from nncc.ir.index import Index, Size, bounds, elements, nonnegative, variables
 from nncc.ir.nests import (
     ASSIGN,
@@ -37,6 +37,7 @@ from nncc.ir.nests import (
     Nest,
     Scan,
     Statement,
+    sizes_of,
     walk_statements,
 )
 from nncc.ir.scalar import FUNCTIONS
@@ -91,7 +92,7 @@ def _order(nest: Nest, items: tuple[Item, ...], written: set[str]) -> None:
             written |= inside
             continue
         reads = {x.tensor for v in item.values for x in loads(v)} | {
-            e.tensor for size in _sizes(item) for e in elements(size)
+            e.tensor for size in sizes_of(item) for e in elements(size)
         }
         if item.combine != ASSIGN:
             reads |= {t.tensor for t in item.targets}
@@ -100,21 +101,6 @@ def _order(nest: Nest, items: tuple[Item, ...], written: set[str]) -> None:
                 how = "folds into" if tensor in {t.tensor for t in item.targets} else "reads"
                 raise _error(nest, item, f"{how} {tensor}, which no earlier statement writes")
         written |= {t.tensor for t in item.targets}
-
-
-def _sizes(s: Statement) -> Iterator[Size]:
-    """Every integer expression of a statement."""
-    for d in s.dims:
-        yield from (d.lo, d.hi)
-    yield from s.where
-    for t in s.targets:
-        yield from t.indices
-    for v in s.values:
-        for x in walk(v):
-            if isinstance(x, Load):
-                yield from x.indices
-            elif isinstance(x, Value):
-                yield x.size
 
 
 class _Checker:
@@ -138,7 +124,7 @@ class _Checker:
             for bound in (d.lo, d.hi):
                 _bound(self.nest, s, bound, known, f"the range of {d.name}")
             known |= {d.name}
-        for size in _sizes(s):
+        for size in sizes_of(s):
             _bound(self.nest, s, size, known, f"'{size}'")
             self.check_elements(size)
         self.check_combine()

@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nncc.ir.expr import Apply, Const, Expr, Load, Value, apply, loads, walk
+from nncc.ir.expr import Apply, Const, Expr, Load, Value, apply, loads
 from nncc.ir.expr import cast as cast_expr
 from nncc.ir.index import Element, Index, Size, atom, elements, var, variables
-from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement, builtin_identity
+from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement, builtin_identity, sizes_of
 from nncc.ir.types import DType, TensorType
 from nncc.ops.table import Site, bind, get, operand_position
 
@@ -331,25 +331,12 @@ def _load(target: Scalar) -> Load:
 
 
 def _tensors_read(s: Statement) -> set[str]:
-    sizes = _sizes(s)
+    sizes = list(sizes_of(s))
     return {x.tensor for v in s.values for x in loads(v)} | {
         e.tensor for size in sizes for e in elements(size)
     }
 
 
-def _sizes(s: Statement) -> list[Size]:
-    """Every integer expression in a statement."""
-    found: list[Size] = [i for t in s.targets for i in t.indices]
-    found += [bound for d in s.dims for bound in (d.lo, d.hi)]
-    for v in s.values:
-        for x in walk(v):
-            if isinstance(x, Load):
-                found += x.indices
-            elif isinstance(x, Value):
-                found.append(x.size)
-    return found
-
-
 def _sizes_used(s: Statement) -> frozenset[str]:
     dims = {d.name for d in s.dims}
-    return frozenset[str]().union(*(variables(size) for size in _sizes(s))) - dims
+    return frozenset[str]().union(*(variables(size) for size in sizes_of(s))) - dims

@@ -13,11 +13,11 @@ from typing import ClassVar
 from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import elements, variables
-from nncc.ir.nests import ASSIGN, Nest, Statement
+from nncc.ir.nests import ASSIGN, Nest, Statement, sizes_of
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
 from nncc.passes.group_nest import as_region, has_nest, node_nests
-from nncc.passes.nest_parts import full_axes, plain, sizes_of
+from nncc.passes.nest_parts import full_axes, plain
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from nncc.diagnostics import PassError
 from nncc.ir.definition import instantiate
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import variables
-from nncc.ir.nests import ASSIGN, Combine, Item, Nest, Param, Scan, Statement
+from nncc.ir.nests import ASSIGN, Combine, Item, Nest, Param, Scan, Statement, sizes_of
 from nncc.ir.types import TensorType
 from nncc.ops.builder import GraphBuilder
 from nncc.ops.table import TABLE, Site, bind, get
 from nncc.passes.nest_inline import inlined
-from nncc.passes.nest_parts import fresh, map_statements, renamed, sizes_of, tensors_of
+from nncc.passes.nest_parts import fresh, map_statements, renamed, tensors_of
 from nncc.passes.nest_rewrite import (
     with_accumulators,
     with_aligned_dims,

@@ -16,9 +16,9 @@ from itertools import pairwise
 
 from nncc.ir.expr import Expr, Load, Value, transform, walk
 from nncc.ir.index import Size, elements, substitute, var, variables
-from nncc.ir.nests import Access, Dim, Layout, Nest, Param, Scan, Statement
+from nncc.ir.nests import Access, Dim, Layout, Nest, Param, Scan, Statement, sizes_of
 from nncc.ir.types import TensorType
-from nncc.passes.nest_parts import accesses, fresh, map_statements, plain, sizes_of
+from nncc.passes.nest_parts import accesses, fresh, map_statements, plain
 
 
 def with_merged_dims(nest: Nest) -> Nest:

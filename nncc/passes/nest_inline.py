@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from nncc.ir.expr import Const, Expr, Load, loads, map_indices, transform
 from nncc.ir.index import Index, Size, elements, substitute, variables
-from nncc.ir.nests import ASSIGN, Nest, Scan, Statement
-from nncc.passes.nest_parts import full_axes, map_statements, plain, sizes_of, tensors_of
+from nncc.ir.nests import ASSIGN, Nest, Scan, Statement, sizes_of
+from nncc.passes.nest_parts import full_axes, map_statements, plain, tensors_of
 
 
 def inlined(nest: Nest) -> Nest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from nncc.ir.expr import Expr, Load, Value, loads, map_indices, transform, walk
+from nncc.ir.expr import Expr, Load, loads, map_indices, transform
 from nncc.ir.index import (
     COMBINE,
     Element,
@@ -17,7 +17,7 @@ from nncc.ir.index import (
     substitute,
     var,
 )
-from nncc.ir.nests import Access, Dim, Item, Nest, Param, Scan, Statement
+from nncc.ir.nests import Access, Dim, Item, Nest, Param, Scan, Statement, sizes_of
 
 
 def map_statements(nest: Nest, rule: Callable[[Statement], Statement | None]) -> Nest:
@@ -42,21 +42,6 @@ def map_sizes(s: Statement, rule: Callable[[Size], Size]) -> Statement:
         values=tuple(map_indices(v, rule) for v in s.values),
         where=tuple(rule(w) for w in s.where),
     )
-
-
-def sizes_of(s: Statement) -> Iterator[Size]:
-    """Every integer expression of a statement."""
-    for d in s.dims:
-        yield from (d.lo, d.hi)
-    yield from s.where
-    for t in s.targets:
-        yield from t.indices
-    for v in s.values:
-        for x in walk(v):
-            if isinstance(x, Load):
-                yield from x.indices
-            elif isinstance(x, Value):
-                yield x.size
 
 
 def accesses(s: Statement) -> Iterator[Access | Load]:
