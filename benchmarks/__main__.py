@@ -1,4 +1,4 @@
-"""`python -m benchmarks networks|kernels|compile|digits [options]`: nncc beside onnxruntime.
+"""`python -m benchmarks networks|kernels|compile|digits|tpu [options]`: nncc beside others.
 
 Comparisons take turns in one run, pinned to one CPU; ratios count more than times.
 """
@@ -21,10 +21,14 @@ def main() -> int:
     kern = commands.add_parser("kernels", help="GFLOP/s of single layers, and share of the peak")
     kern.add_argument("--only", default="", help="part of the label of the layers to measure")
     kern.add_argument("--seconds", type=float, default=0.3, help="of measuring, for each layer")
+    kern.add_argument(
+        "--target", default="cpu", help="another, such as cpu-avx2: without onnxruntime"
+    )
     comp = commands.add_parser("compile", help="time and isl calls of each pass")
     comp.add_argument("model", nargs="?", default="resnet50", help="an example's name, or a file")
     digits = commands.add_parser("digits", help="accuracy and time of digit classifiers")
     digits.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each time")
+    commands.add_parser("tpu", help="its simulator beside SCALE-Sim and the paper")
     args = parser.parse_args()
     # each is loaded when it is asked for: none pays for the others
     if args.command == "networks":
@@ -34,11 +38,15 @@ def main() -> int:
     if args.command == "kernels":
         from benchmarks import kernels
 
-        return kernels.run(args.only, args.seconds)
+        return kernels.run(args.only, args.seconds, args.target)
     if args.command == "compile":
         from benchmarks import compiling
 
         return compiling.run(args.model)
+    if args.command == "tpu":
+        from benchmarks import tpu
+
+        return tpu.run()
     from benchmarks import digits as digits_benchmark
 
     return digits_benchmark.run(args.seconds)

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from nncc.diagnostics import FrontendError, Location
 
 Arrays = dict[str, np.ndarray]
+
+# What numpy and zipfile raise on files that are not what they say; a header may ask for more
+# memory than there is.
+_BROKEN = (
+    ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, tokenize.TokenError,
+    MemoryError,
+)  # fmt: skip
 
 
 def load_arrays(path: str | Path, inputs: Sequence[str] = ()) -> Arrays:
@@ -38,7 +47,7 @@ def load_arrays(path: str | Path, inputs: Sequence[str] = ()) -> Arrays:
                 found = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise FrontendError(f"cannot be read: {error.strerror or error}", where) from error
-    except (ValueError, BadZipFile, EOFError) as error:
+    except _BROKEN as error:
         raise FrontendError(f"holds no arrays: {error}", where) from error
     if not found:
         raise FrontendError("holds no arrays", where, "write one .npy file for each input")
@@ -53,13 +62,20 @@ def _load_one(path: Path) -> np.ndarray:
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file, whole or not at all."""
+    """Writes an .npz file, whole or not at all. Raises FrontendError if that cannot be done."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            # not by numpy.savez, which takes no array of the name `file`
+            with os.fdopen(handle, "wb") as file, ZipFile(file, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        where = Location(str(path))
+        raise FrontendError(f"cannot be written: {error.strerror or error}", where) from error

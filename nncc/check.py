@@ -6,16 +6,19 @@
 The reference is the interpreter of the graph as the pipeline's graph passes left it. Compared with
 it are the interpreter of the nests (every value that both have), the interpreter of the Loops
 (`main`: the outputs) and the native code (the outputs). Integers are exact, floats as
-`nncc.tolerance` says. A model with state is called three times in a row.
+`nncc.tolerance` says; where a float becomes an integer, see `nncc.rounding`. A model with state is
+called three times in a row.
 
-Where outputs of Loops or native code differ, each call of `main` is run by itself on reference
-values, and the first one with a wrong result is named.
+Where outputs of Loops or native code differ, the calls of `main` are run one by one, each on what
+those before gave: that shows all values, and the first one that is wrong is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
 
 import numpy as np
 
@@ -25,6 +28,7 @@ from nncc.driver import Compilation
 from nncc.ir.graph import Graph, Module
 from nncc.ir.index import Size, product, variables
 from nncc.ir.index import evaluate as evaluate_size
+from nncc.ir.interpreter.arguments import bind_sizes
 from nncc.ir.interpreter.graph import Run, interpret
 from nncc.ir.interpreter.loops import interpret as interpret_loops
 from nncc.ir.interpreter.operations import operation_function
@@ -33,24 +37,34 @@ from nncc.ir.program import MAIN, RESET, Program
 from nncc.ir.types import TensorType
 from nncc.ops.reference import evaluate
 from nncc.passes.plan import program as program_of
+from nncc.rounding import follow
 from nncc.runtime.executable import Executable
 from nncc.tolerance import Difference, compare
 
 Arrays = Mapping[str, np.ndarray]
+Watch = Callable[[str], None]  # is told the name of what is done next
 
-SAMPLES = 128  # of a symbolic batch that are run at once
+# Samples of a symbolic batch that are run at once: the more, the less interpretation for each, as
+# long as all values of the graph together take no more than this.
+MOST_SAMPLES = 1024
+MOST_BYTES = 1 << 28
 RANDOM_SIZE = 2  # of each named size, where no data are given
 STATE_CALLS = 3
+LEVELS = ("nests", "loops", "native")
 
 
 @dataclass
 class Checked:
-    """What has been compared: calls, samples, and tensors by level, integer and float ones."""
+    """What has been compared: calls, samples, and tensors by level, integer and float ones.
+
+    `rounded` counts elements that a level rounded the other way, since a float is not exact.
+    """
 
     calls: int = 0
     samples: int = 0
     integers: dict[str, int] = field(default_factory=dict)
     floats: dict[str, int] = field(default_factory=dict)
+    rounded: int = 0
 
     def __str__(self) -> str:
         found = []
@@ -58,14 +72,22 @@ class Checked:
             found.append(f"{exact} integer tensors equal")
         if close := sum(self.floats.values()):
             found.append(f"{close} float tensors within tolerance")
-        return f"graph = nests = loops = native: {', '.join(found)} ({self.samples} samples)"
+        if self.rounded:
+            found.append(f"{self.rounded} elements rounded differently, within tolerance")
+        return f"graph = nests = loops = native: {', '.join(found)} ({_plural(self.samples)})"
 
 
-def check(compilation: Compilation, executable: Executable, data: Arrays | None = None) -> Checked:
+def check(
+    compilation: Compilation,
+    executable: Executable,
+    data: Arrays | None = None,
+    progress: Watch | None = None,
+) -> Checked:
     """Compares all levels of a compilation that went from a graph to native code.
 
     Args:
-        data: arrays by input name, axis 0 = samples; None: random ones.
+        data: arrays by input name, axis 0 = samples; None: random ones. One sample does.
+        progress: is told what is run now: `check: loops 3/70 conv1 (2 samples)`.
 
     Raises CheckError with the first tensor and element that differs.
     """
@@ -75,7 +97,7 @@ def check(compilation: Compilation, executable: Executable, data: Arrays | None 
             "nothing to compare with: the model does not start at the graph level",
             help="check from the graph that it was made of",
         )
-    checker = _Checker(compilation, executable)
+    checker = _Checker(compilation, executable, progress)
     inputs = random_inputs(module) if data is None else data
     for batch in batches(module.graph, inputs):
         checker.run(batch)
@@ -108,7 +130,7 @@ def batches(graph: Graph, data: Arrays) -> Iterator[dict[str, np.ndarray]]:
         yield dict(data)
         return
     (count,) = counts
-    step = first[0] if isinstance(first[0], int) else SAMPLES
+    step = first[0] if isinstance(first[0], int) else _samples_at_once(graph, known)
     for start in range(0, max(count, 1), step):
         piece = {n: x[start : start + step] for n, x in known.items()}
         if isinstance(first[0], int) and start and len(next(iter(piece.values()))) < step:
@@ -116,10 +138,23 @@ def batches(graph: Graph, data: Arrays) -> Iterator[dict[str, np.ndarray]]:
         yield piece
 
 
+def _samples_at_once(graph: Graph, data: Arrays) -> int:
+    sizes = bind_sizes([(n, graph.types[n], x) for n, x in data.items()])
+    bits = sum(t.dtype.bits * _largest(product(t.shape), sizes) for t in graph.types.values())
+    samples = max(len(next(iter(data.values()))), 1)
+    return max(1, min(MOST_SAMPLES, MOST_BYTES * 8 * samples // max(bits, 1)))
+
+
 class _Checker:
     """Compares one batch after the other."""
 
-    def __init__(self, compilation: Compilation, executable: Executable) -> None:
+    def __init__(
+        self,
+        compilation: Compilation,
+        executable: Executable,
+        progress: Watch | None,
+    ) -> None:
+        self.progress = progress
         self.machine = compilation.machine
         self.reference = compilation.before("fuse")
         self.nests = compilation.before("emit")
@@ -134,65 +169,134 @@ class _Checker:
     def run(self, inputs: Arrays) -> None:
         """All levels on one batch."""
         stateful = any(s.kind == "state" for s in self.reference.symbols.values())
-        state: Arrays = {}
         nest_state: Arrays = {}
+        state = dict.fromkeys(LEVELS, nest_state)  # of the reference of each level
         loops: _Loops | None = None
         self.executable.reset()
         for call in range(STATE_CALLS if stateful else 1):
-            expected = _interpret(self.reference, inputs, state)
-            found = _interpret(self.nests, inputs, nest_state)
-            self._values(expected, found)
-            loops = loops or _Loops(self.program, expected.sizes, self.operations)
-            self._outputs("loops", loops.run(inputs), inputs, expected, found)
-            self._outputs("native", self.executable.run(inputs), inputs, expected, found)
-            state, nest_state = expected.state, found.state
+            expected = self._references(inputs, state)
+            watch = self._watch("nests", self.nests, inputs)
+            nests = _interpret(self.nests, inputs, nest_state, watch)
+            loops = loops or _Loops(self.program, nests.sizes, self.operations)
+            watch = self._watch("loops", self.loops, inputs)
+            calls = _Calls(self, inputs, state, expected, nests)
+            followed = {
+                "nests": calls.agree("nests", nests.values),
+                "loops": calls.outputs("loops", loops.run(inputs, watch)),
+                "native": calls.outputs("native", self._native(inputs)),
+            }
+            state = {level: run.state for level, run in followed.items()}
+            nest_state = nests.state
             self.checked.calls += 1
             if call == 0:
                 self.checked.samples += _samples(inputs)
         self.executable.reset()
 
-    def _values(self, expected: Run, found: Run) -> None:
-        reduction = total_reduction(self.nests, expected.sizes)
-        for name, value in found.values.items():
-            if name in expected.values:
-                difference = compare(value, expected.values[name], reduction)
-                if difference is not None:
-                    raise _error("nests", name, difference)
-                self._count("nests", value)
+    def _references(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Run]:
+        """The reference for each level: one run, unless their states have parted."""
+        distinct = {id(s): s for s in state.values()}
+        watch = self._watch("graph", self.reference, inputs)
+        runs = {k: _interpret(self.reference, inputs, s, watch) for k, s in distinct.items()}
+        return {level: runs[id(s)] for level, s in state.items()}
 
-    def _outputs(
-        self, level: str, outputs: Arrays, inputs: Arrays, expected: Run, nests: Run
-    ) -> None:
-        reduction = total_reduction(self.nests, expected.sizes)
-        for name, value in outputs.items():
-            difference = compare(value, expected.outputs[name], reduction)
-            if difference is not None:
-                culprit = self._first_wrong_call(level, inputs, nests, reduction)
-                raise _error(level, *(culprit or (name, difference)))
-            self._count(level, value)
+    def _native(self, inputs: Arrays) -> Arrays:
+        if self.progress:
+            self.progress(f"check: native ({_plural(_samples(inputs))})")
+        return self.executable.run(inputs)
 
-    def _first_wrong_call(
-        self, level: str, inputs: Arrays, nests: Run, reduction: int
-    ) -> tuple[str, Difference] | None:
-        """The first call that, run by itself on the nests' values, has a wrong result."""
-        symbols = {n: s.data.array for n, s in self.nests.symbols.items() if s.declared is None}
-        values = {**symbols, **inputs, **nests.values}
-        alone = isolation.interpreted if level == "loops" else isolation.native
-        runner = alone(self.loops, self.machine)
-        for node in self.nests.graph.nodes:
-            if "callee" not in node.attrs or not all(i in values for i in node.inputs if i):
-                continue
-            nest = self.nests.nests[str(node.attrs["callee"])]
-            results = isolation.run_call(self.loops, nest, node, values, nests.sizes, runner)
-            for name, value in results.items():
-                difference = compare(value, values[name], reduction)
+    def _watch(self, level: str, module: Module, inputs: Arrays) -> Watch | None:
+        """Tells the progress which node or call of a level is next."""
+        if (progress := self.progress) is None:
+            return None
+        nodes = module.graph.nodes
+        total = sum("callee" in n.attrs for n in nodes) if level == "loops" else len(nodes)
+        steps = count(1)
+        samples = _plural(_samples(inputs))
+
+        def watch(name: str) -> None:
+            progress(f"check: {level} {next(steps)}/{total} {name} ({samples})")
+
+        return watch
+
+    def count(self, level: str, compared: np.ndarray) -> None:
+        """One more tensor has been compared."""
+        kind = self.checked.integers if compared.dtype.kind in "iub" else self.checked.floats
+        kind[level] = kind.get(level, 0) + 1
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """What the levels gave in one call, against the reference of each."""
+
+    checker: _Checker
+    inputs: Arrays
+    state: Mapping[str, Arrays]
+    expected: Mapping[str, Run]
+    nests: Run
+
+    @cached_property
+    def reduction(self) -> int:
+        return total_reduction(self.checker.nests, self.nests.sizes)
+
+    def agree(self, level: str, found: Arrays) -> Run:
+        """The run of the reference that the values of a level agree with; CheckError if none."""
+        run = self.expected[level]
+        difference = self._difference(found, run.values)
+        if difference is not None:
+            followed = follow(
+                self.checker.reference, self.inputs, self.state[level], found, self.reduction
+            )
+            if followed.elements:
+                run, difference = followed.run, self._difference(found, followed.run.values)
+                self.checker.checked.rounded += followed.elements
+        if difference is not None:
+            raise _error(level, *difference)
+        for name in found.keys() & run.values.keys():
+            self.checker.count(level, found[name])
+        return run
+
+    def outputs(self, level: str, outputs: Arrays) -> Run:
+        """The run of the reference that the outputs of a level agree with."""
+        run = self.expected[level]
+        difference = self._difference(outputs, run.outputs)
+        if difference is not None:
+            run = self.agree(level, self._one_by_one(level))
+            # the calls are right: then `main` has to give what follows from them
+            if self._difference(outputs, run.outputs) is not None:
+                raise _error(level, *difference)
+        for value in outputs.values():
+            self.checker.count(level, value)
+        return run
+
+    def _difference(self, found: Arrays, expected: Arrays) -> tuple[str, Difference] | None:
+        for name, value in found.items():
+            if name in expected:
+                difference = compare(value, expected[name], self.reduction)
                 if difference is not None:
                     return name, difference
         return None
 
-    def _count(self, level: str, compared: np.ndarray) -> None:
-        kind = self.checked.integers if compared.dtype.kind in "iub" else self.checked.floats
-        kind[level] = kind.get(level, 0) + 1
+    def _one_by_one(self, level: str) -> dict[str, np.ndarray]:
+        """The results of the calls of `main`, each run by itself on those before."""
+        nests, loops = self.checker.nests, self.checker.loops
+        alone = isolation.interpreted if level == "loops" else isolation.native
+        runner = alone(loops, self.checker.machine)
+        symbols = {n: s.data.array for n, s in nests.symbols.items() if s.declared is None}
+        # those of the nests tell shapes
+        values = {**self.nests.values, **symbols, **self.state[level], **self.inputs}
+        results: dict[str, np.ndarray] = {}
+        for node in nests.graph.nodes:
+            if not all(i in values for i in node.inputs if i):
+                continue
+            if "callee" in node.attrs:
+                nest = nests.nests[str(node.attrs["callee"])]
+                made = isolation.run_call(loops, nest, node, values, self.nests.sizes, runner)
+            else:
+                given = [values[i] if i else None for i in node.inputs]
+                made = dict(zip(node.outputs, evaluate(node, given), strict=True))
+            results |= made
+            values |= made
+        return results
 
 
 def _error(level: str, name: str, difference: Difference) -> CheckError:
@@ -202,8 +306,12 @@ def _error(level: str, name: str, difference: Difference) -> CheckError:
     )
 
 
-def _interpret(module: Module, inputs: Arrays, state: Arrays) -> Run:
-    return interpret(module, inputs, evaluate, state=state, keep=True)
+def _interpret(module: Module, inputs: Arrays, state: Arrays, watch: Watch | None = None) -> Run:
+    return interpret(module, inputs, evaluate, state=state, keep=True, watch=watch)
+
+
+def _plural(samples: int) -> str:
+    return f"{samples} sample{'' if samples == 1 else 's'}"
 
 
 def _samples(inputs: Arrays) -> int:
@@ -245,7 +353,7 @@ class _Loops:
         self.arena = np.zeros(int(evaluate_size(memory.arena_bytes, sizes)), np.uint8)
         self._call(RESET, [self.weights, self.state])
 
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def run(self, inputs: Arrays, watch: Watch | None = None) -> dict[str, np.ndarray]:
         """The outputs of one call of `main`."""
         signature = self.program.signature
         outputs = {
@@ -253,9 +361,9 @@ class _Loops:
             for name, t in signature.outputs
         }
         given = [np.array(inputs[name], order="C") for name, _ in signature.inputs]
-        self._call(MAIN, [*given, *outputs.values(), self.weights, self.state, self.arena])
+        self._call(MAIN, [*given, *outputs.values(), self.weights, self.state, self.arena], watch)
         return outputs
 
-    def _call(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+    def _call(self, name: str, arrays: Sequence[np.ndarray], watch: Watch | None = None) -> None:
         sizes = [self.sizes[s] for s in self.program.functions[name].sizes]
-        interpret_loops(self.program.functions, name, arrays, sizes, self.operations)
+        interpret_loops(self.program.functions, name, arrays, sizes, self.operations, watch)

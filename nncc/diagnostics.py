@@ -41,6 +41,7 @@ class Location:
 
 
 NOWHERE = Location()
+LONGEST_LINE = 160  # longer source lines are shown in part
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,23 @@ class Diagnostic:
         lines = [f"{where}: {self.message}" if where else self.message]
         if self.source_line:
             number = str(self.location.line)
-            lines.append(f"    {number} | {self.source_line}")
-            indent = "".join(c if c == "\t" else " " for c in self.source_line)
-            caret = indent[: max(self.location.column - 1, 0)].ljust(self.location.column - 1)
-            lines.append(f"    {' ' * len(number)} | {caret}^")
+            source, column = _part(self.source_line, max(self.location.column - 1, 0))
+            lines.append(f"    {number} | {source}")
+            indent = "".join(c if c == "\t" else " " for c in source)
+            lines.append(f"    {' ' * len(number)} | {indent[:column].ljust(column)}^")
         if self.help:
             lines.append(f"  help: {self.help}")
         return "\n".join(lines)
+
+
+def _part(line: str, column: int) -> tuple[str, int]:
+    """What to show of a line, and where `column` is in that: of a long line what is around it."""
+    if len(line) <= LONGEST_LINE:
+        return line, column
+    start = max(min(column - LONGEST_LINE // 2, len(line) - LONGEST_LINE), 0)
+    end = start + LONGEST_LINE
+    head, tail = "…" if start else "", "…" if end < len(line) else ""
+    return f"{head}{line[start:end]}{tail}", column - start + len(head)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 
 from nncc import __version__
 from nncc.arrays import load_arrays
-from nncc.diagnostics import FrontendError, Location, PassError, TargetError
+from nncc.diagnostics import FrontendError, Location, NnccError, PassError, TargetError
 from nncc.ir.graph import Module
 from nncc.machines import load as load_machine
 from nncc.machines.machine import Machine
@@ -80,11 +80,11 @@ def _load_text(path: Path) -> Module:
     return module
 
 
-def load_compiled(folder: str | Path) -> Executable:
+def load_compiled(folder: str | Path, *, threads: int = 1) -> Executable:
     """A compiled model. Raises TargetError if it is damaged or not for this computer."""
     from nncc.backends.cpu.compiler import load_artifact
 
-    return load_artifact(folder, version=__version__)
+    return load_artifact(folder, version=__version__, threads=threads)
 
 
 def save(module: Module, path: str | Path, *, opset: int | None = None) -> None:
@@ -242,7 +242,9 @@ def build(compilation: Compilation, *, threads: int = 1, name: str = "model") ->
         executable: Executable = compiler.compile_program(
             program, compilation.machine, threads=threads, report=report
         )
-    except (AssertionError, KeyError, ValueError, RuntimeError) as error:
+    except (NnccError, OSError):
+        raise
+    except Exception as error:
         raise CompilerBug(f"bug in nncc: the back end failed: {error!r}", module=module) from error
 
     def write(folder: Path) -> None:

@@ -6,16 +6,17 @@ select(text, "conv1")                    the nest, function or node of that name
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nncc import __version__
-from nncc.diagnostics import NnccError, nearest
+from nncc.diagnostics import Location, NnccError, TargetError, nearest
 from nncc.driver import Compilation, back_end, calls
 from nncc.ir.graph import Module
 from nncc.ir.text import print_function, print_graph, print_nest
+from nncc.ir.text.names import unquote, unstring
 from nncc.machines import load as load_machine
 from nncc.passes.plan import memory_plan
 from nncc.passes.plan import program as program_of
@@ -41,19 +42,19 @@ def show_artifact(folder: Path, level: str, node: str) -> str:
     from nncc.runtime.artifact import open_artifact
 
     opened = open_artifact(folder, version=__version__)
-    manifest = opened.manifest
+    try:
+        name, callees = opened.manifest["name"], opened.manifest["report"]["calls"]
+        target = "-".join(filter(None, (opened.manifest["target"], opened.manifest["variant"])))
+    except (KeyError, TypeError) as error:
+        raise TargetError(f"the manifest is wrong: {error!r}", Location(str(folder))) from error
     if level in FILES:
         text = opened.read(FILES[level]).decode()
     else:
-        text = opened.read(f"{manifest['name']}.ll").decode()
+        text = opened.read(f"{name}.ll").decode()
         if level == "asm":
-            machine = load_machine(_target_name(manifest))
+            machine = load_machine(target)
             text = back_end(machine).target.assembly(text, machine)
-    return select(text, node, manifest["report"]["calls"]) if node else text
-
-
-def _target_name(manifest: Mapping[str, Any]) -> str:
-    return "-".join(filter(None, (manifest["target"], manifest["variant"])))
+    return select(text, node, callees) if node else text
 
 
 def levels(compilation: Compilation, name: str) -> dict[str, Callable[[], str]]:
@@ -121,36 +122,55 @@ def select(text: str, name: str, calls: Mapping[str, str]) -> str:
     wanted = {name, calls.get(name, name)}
     lines = text.splitlines()
     found: list[str] = []
+    known: set[str] = set()
     end = 0
     for k, line in enumerate(lines):
-        if k >= end and _begins(line, wanted):
+        if k < end:
+            continue
+        names = _begun(line)
+        known |= names
+        if names & wanted:
             end = _end(lines, k)
             found += lines[k:end]
+        elif line.startswith("define "):  # the labels in LLVM IR are no names of the model
+            end = _end(lines, k)
     if not found:
-        known = sorted({*calls, *calls.values()})
+        known |= {n for n, callee in calls.items() if callee in known}
         raise NnccError(f"there is nothing named '{name}' here", help=nearest(name, known, "names"))
     return "\n".join(found)
 
 
-_HEADS = ("nest ", "function ")
+def _name(text: str) -> str:
+    return unquote(text) if text.startswith("`") else text
 
 
-def _begins(line: str, names: set[str]) -> bool:
-    """Whether a line begins something of one of these names."""
-    head = line.strip()
-    for name in names:
-        quoted = json.dumps(name, ensure_ascii=False)
-        if any(head.startswith((f"{h}{name}(", f"{h}{quoted}(")) for h in _HEADS):
-            return True
-        if head.startswith("define ") and (f"@{name}(" in head or f"@{quoted}(" in head):
-            return True
-        if head in (f"{name}:", f"{quoted}:"):  # a label of assembly
-            return True
-        if head.startswith((f"{name}: ", f"{name} = ", f"{quoted}: ")):  # a node of the graph
-            return True
-        if f" at {quoted}" in head or line.endswith(f"  {name}"):  # its origin; a row of a table
-            return True
-    return False
+def _label(text: str) -> str:
+    return unstring(text) if text.startswith('"') else text
+
+
+def _symbol(text: str) -> str:
+    def decoded(match: re.Match[str]) -> str:
+        return bytes.fromhex(match[0].replace("\\", "")).decode()
+
+    return re.sub(r"(?:\\[0-9A-F]{2})+", decoded, text.strip('"'))
+
+
+_NAME = r"`[^`]*`|[^\W\d][\w.]*"
+_STRING = r'"(?:[^"\\]|\\.)*"'
+# How a line begins something that has a name, and how the name is read.
+_BEGINNINGS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
+    (re.compile(rf"\s*(?:nest|function) ({_NAME})\("), _name),
+    (re.compile(rf"\s*({_NAME}): "), _name),  # a node of the graph
+    (re.compile(rf".* at ({_STRING})"), unstring),  # the origin of a node or statement
+    (re.compile(rf"define [^@]*@({_STRING}|[^\s(]+)\("), _symbol),  # LLVM IR
+    (re.compile(rf"({_STRING}|[^\W\d][\w.$]*):$"), _label),  # assembly
+    (re.compile(r"(?:weights|state|arena) .*\.\.\d+  (.+)$"), str),  # the memory plan
+)
+
+
+def _begun(line: str) -> set[str]:
+    """The names of what a line begins."""
+    return {read(match[1]) for pattern, read in _BEGINNINGS if (match := pattern.match(line))}
 
 
 def _end(lines: list[str], start: int) -> int:

@@ -4,8 +4,8 @@
     rep = backend.prepare(model)                    # an onnx.ModelProto
     outputs = rep.run([x])                          # arrays in the order of the graph's outputs
 
-A model whose named sizes do not all follow from the shapes of its inputs, or that needs literal
-ones, is compiled again for the shapes that it is called with.
+A model with inputs whose extents have neither value nor name is compiled for the shapes that it
+is called with, once for each.
 """
 
 from __future__ import annotations
@@ -99,13 +99,14 @@ class NnccBackend(Backend):
         """Whether nncc can compile the model."""
         try:
             cls.prepare(model, device)
-        except NnccError:
+        except (NnccError, onnx.checker.ValidationError):
             return False
         return True
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Representation:
-        """Compiles a model. Raises NnccError if that cannot be done."""
+        """Compiles a model. Raises NnccError if that cannot be done, and
+        `onnx.checker.ValidationError` if it is no right model."""
         if not cls.supports_device(device):
             raise NnccError(f"there is no device '{device}'", help="devices: CPU")
         onnx.checker.check_model(model)

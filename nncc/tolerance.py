@@ -47,9 +47,18 @@ def tolerance(dtype: DType, reduction: int = 1) -> float:
     return float(2.0 ** -_MANTISSA_BITS[dtype.name] * (16 + 4 * math.sqrt(max(reduction, 1))))
 
 
+def allowance(expected: np.ndarray, reduction: int = 1) -> np.ndarray:
+    """How far each element may be from what is expected, as f64."""
+    r = expected.astype(np.float64)
+    finite = np.isfinite(r)
+    scale = float(np.max(np.abs(r), initial=0.0, where=finite))
+    tol = tolerance(dtype_of(expected.dtype), reduction)
+    return np.where(finite, tol * (np.abs(r) + scale), 0.0)
+
+
 def compare(actual: np.ndarray, expected: np.ndarray, reduction: int = 1) -> Difference | None:
     """The first difference, or None. Both have the same shape and dtype."""
-    wrong = _wrong(actual, expected, tolerance(dtype_of(expected.dtype), reduction))
+    wrong = _wrong(actual, expected, reduction)
     if not wrong.any():
         return None
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
@@ -57,13 +66,11 @@ def compare(actual: np.ndarray, expected: np.ndarray, reduction: int = 1) -> Dif
     return Difference(index, actual[index], expected[index], count, wrong.size)
 
 
-def _wrong(actual: np.ndarray, expected: np.ndarray, tol: float) -> np.ndarray:
-    if tol == 0.0:
+def _wrong(actual: np.ndarray, expected: np.ndarray, reduction: int) -> np.ndarray:
+    if not dtype_of(expected.dtype).is_float:
         return np.asarray(actual != expected)
     y, r = actual.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(r)
-    scale = float(np.max(np.abs(r), initial=0.0, where=finite))
     with np.errstate(invalid="ignore"):
-        close = np.abs(y - r) <= tol * (np.abs(r) + scale)
+        close = np.abs(y - r) <= allowance(expected, reduction)
     same = (y == r) | (np.isnan(y) & np.isnan(r))
-    return np.asarray(~(same | (finite & close)))
+    return np.asarray(~(same | (np.isfinite(r) & close)))

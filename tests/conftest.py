@@ -1,4 +1,4 @@
-"""Golden texts: `golden(text)` compares with tests/golden/<file>/<test>.txt.
+"""Golden texts: `golden(text)` compares with tests/golden/<area>/<file>/<test>.txt.
 
 `pytest --update-golden` rewrites those that differ; the change is then reviewed like code.
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
 COUNTED = "random cases"
 
 
@@ -26,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Compares a text with the stored one of this test."""
     test = re.sub(r"[^\w.\[\]-]+", "_", request.node.name)
-    path = GOLDEN / request.node.path.stem / f"{test}.txt"
+    file = request.node.path.relative_to(TESTS).with_suffix("")
+    path = GOLDEN / file / f"{test}.txt"
     update = request.config.getoption("--update-golden")
 
     def compare(text: str) -> None:

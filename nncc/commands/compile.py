@@ -17,6 +17,7 @@ from nncc.commands.options import (
     add_json,
     add_model,
     add_observers,
+    add_threads,
     lowered,
 )
 
@@ -31,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--check", nargs="?", const=True, metavar="DATA",
-        help="compare all levels on these data (.npz or folder), or on random ones",
+        help="compare graph, nests, loops and native code on these data (.npz or folder; one "
+        "sample does, and is quickest), or on random ones",
     )  # fmt: skip
     add_compilation(parser)
+    add_threads(parser)
     add_observers(parser)
     add_json(parser)
 
@@ -52,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
 
         inputs = compilation.source.graph.inputs
         data = None if args.check is True else load_arrays(args.check, inputs)
-        checked = str(check(compilation, executable, data))
+        progress = observers.progress
+        try:
+            found = check(compilation, executable, data, progress.say if progress else None)
+        finally:
+            if progress:
+                progress.clear()
+        checked = str(found)
     folder = Path(args.output or f"{Path(args.model).stem}.nncc")
     executable.save(folder)
     if args.json:

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TextIO
 
-from nncc.diagnostics import NnccError
+from nncc.diagnostics import Location, NnccError
 
 BUG = 70
 _PACKAGES = ("numpy", "onnx", "llvmlite", "islpy", "lark", "safetensors", "ml_dtypes")
@@ -28,6 +28,8 @@ def report(error: Exception, argv: Sequence[str]) -> int:
     """Prints the error, writes a reproducer if it is a bug, and returns the exit status."""
     if "--debug" in argv:
         traceback.print_exception(error)
+    if isinstance(error, OSError):
+        error = _of_the_system(error)
     status = error.exit_status if isinstance(error, NnccError) else BUG
     if isinstance(error, NnccError):
         complain(error.render())
@@ -37,6 +39,11 @@ def report(error: Exception, argv: Sequence[str]) -> int:
         print(f"  a reproducer is in {write_reproducer(error, argv)}", file=sys.stderr)
         print("  help: report it with this file; --debug shows the traceback", file=sys.stderr)
     return status
+
+
+def _of_the_system(error: OSError) -> NnccError:
+    """For what is not nncc's fault: a full disk, a folder that may not be written, …"""
+    return NnccError(error.strerror or str(error), Location(str(error.filename or "")))
 
 
 def complain(text: str, kind: str = "error") -> None:
@@ -55,7 +62,7 @@ def write_reproducer(error: Exception, argv: Sequence[str]) -> Path:
     """Writes the zip into the current folder, or a temporary one, and returns its path."""
     trace = "".join(traceback.format_exception(error))
     name = f"nncc-bug-{hashlib.sha256(trace.encode()).hexdigest()[:8]}.zip"
-    folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path(tempfile.mkdtemp())
+    folder = Path.cwd() if os.access(".", os.W_OK) else Path(tempfile.mkdtemp())
     with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("command.txt", "\n".join(["nncc", *argv]) + "\n")
         archive.writestr("versions.txt", _versions())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nncc.commands.failure import is_terminal
+from nncc.diagnostics import Location, NnccError
 
 if TYPE_CHECKING:
     from nncc.driver import Compilation
-    from nncc.passes.observers import TimePasses
+    from nncc.passes.observers import Progress, TimePasses
     from nncc.passes.pipeline import Observer
 
 
@@ -35,9 +37,14 @@ def add_compilation(parser: argparse.ArgumentParser) -> None:
         "--calib", metavar="NPZ|DIR", help="data to quantize by: arrays by input name"
     )
     group.add_argument("--precision", choices=["int8"], help="quantize to this precision")
-    group.add_argument("--threads", type=int, default=1, metavar="N")
     group.add_argument(
         "--no-host", action="store_true", help="refuse what the target leaves to the host"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="how many a call uses; 1 so far"
     )
 
 
@@ -62,12 +69,14 @@ class Observers:
     args: argparse.Namespace
     all: list[Observer] = field(default_factory=list)
     timer: TimePasses | None = None
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         from nncc.passes.observers import PrintAfter, Progress, TimePasses, VerifyEach
 
         if is_terminal(sys.stderr):
-            self.all.append(Progress(sys.stderr))
+            self.progress = Progress(sys.stderr)
+            self.all.append(self.progress)
         if self.args.time_passes:
             self.timer = TimePasses()
             self.all.append(self.timer)
@@ -75,12 +84,28 @@ class Observers:
             self.all.append(VerifyEach())
         if self.args.print_after:
             names = {n.strip() for n in self.args.print_after.split(",")}
-            self.all.append(PrintAfter(names, print))
+            # what a script reads from stdout is one JSON object
+            stream = sys.stderr if getattr(self.args, "json", False) else sys.stdout
+            self.all.append(PrintAfter(names, partial(print, file=stream)))
 
     def finish(self) -> None:
         """Prints what was measured, to stderr."""
         if self.timer:
             print(self.timer.table(), file=sys.stderr)
+
+
+def refuse_for_compiled(args: argparse.Namespace) -> None:
+    """Raises NnccError if an option asks for something that was decided when compiling."""
+    parser = argparse.ArgumentParser()
+    add_compilation(parser)
+    add_observers(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            raise NnccError(
+                f"--{name.replace('_', '-')} is for models, and this is a compiled one",
+                Location(args.model),
+                help="compile the model again with it",
+            )
 
 
 def lowered(args: argparse.Namespace, observers: list[Observer]) -> Compilation:

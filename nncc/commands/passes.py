@@ -18,8 +18,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max(map(len, passes.names()))
     for name in passes.names():
-        first = (inspect.getdoc(passes.find(name)) or "").partition("\n")[0]
-        print(f"{name:{width}}  {first}")
+        paragraph = (inspect.getdoc(passes.find(name)) or "").partition("\n\n")[0]
+        print(f"{name:{width}}  {' '.join(paragraph.split())}")
     return 0
 
 

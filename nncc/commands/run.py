@@ -12,7 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncc.commands.options import Observers, add_compilation, add_json, add_model, add_observers
+from nncc.commands.options import (
+    Observers,
+    add_compilation,
+    add_json,
+    add_model,
+    add_observers,
+    add_threads,
+    refuse_for_compiled,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="NPZ|DIR", help="arrays by input name")
     parser.add_argument("-o", "--output", metavar="NPZ", help="write the outputs there")
     add_compilation(parser)
+    add_threads(parser)
     add_observers(parser)
     add_json(parser)
 
@@ -60,7 +69,8 @@ def loaded(args: argparse.Namespace) -> Executable:
     from nncc.driver import build, load_compiled
 
     if Path(args.model).is_dir():
-        return load_compiled(args.model)
+        refuse_for_compiled(args)
+        return load_compiled(args.model, threads=args.threads)
     from nncc.commands.options import lowered
 
     observers = Observers(args)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nncc.commands.options import Observers, add_compilation, add_model, add_observers, lowered
+from nncc.commands.options import (
+    Observers,
+    add_compilation,
+    add_model,
+    add_observers,
+    lowered,
+    refuse_for_compiled,
+)
 
 LEVELS = {
     "graph": "the graph with its groups",
@@ -38,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from nncc.listing import show, show_artifact
 
     if Path(args.model).is_dir():
+        refuse_for_compiled(args)
         print(show_artifact(Path(args.model), args.level, args.node or "").rstrip())
         return 0
     observers = Observers(args)

@@ -39,13 +39,14 @@ def load_nn(path: str | Path) -> Module:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise FrontendError(f"cannot read it: {error.strerror}", Location(str(path))) from None
     except UnicodeDecodeError as error:
         raise FrontendError(
             f"this is not a text in UTF-8: byte {error.start} is {error.object[error.start]:#x}",
             Location(str(path)),
+            "save the text as UTF-8",
         ) from None
     return read_nn(text, file=str(path), folder=path.parent)
 
@@ -85,12 +86,15 @@ def _reported(text: str, place: Location) -> Iterator[None]:
     """Errors of verifiers as those of the text; without a place of their own, at `place`."""
     try:
         yield
+        return
     except VerifyError as e:
-        at = e.location if e.location.line else place
-        lines = text.split("\n")
-        source = lines[at.line - 1] if 0 < at.line <= len(lines) else ""
-        where = Location(place.file, at.line, at.column)
-        raise FrontendError(e.message, where, e.help, source) from None
+        error = e
+    except RecursionError:
+        error = VerifyError("this is nested too deeply", help="make several statements of it")
+    at = error.location if error.location.line else place
+    lines = text.split("\n")
+    source = lines[at.line - 1] if 0 < at.line <= len(lines) else ""
+    raise FrontendError(error.message, Location(place.file, at.line, at.column), error.help, source)
 
 
 class _Reader:
@@ -181,7 +185,8 @@ class _Reader:
         key = (node.op, inputs, tuple(sorted(node.attrs.items(), key=str)))
         found = output_types(definition, inputs, node.attrs)
         if key not in self._verified:
-            verify_nest(instantiate(definition, inputs, node.attrs))
+            nest = instantiate(definition, inputs, node.attrs)
+            verify_nest(nest)
             self._verified.add(key)
         return found
 

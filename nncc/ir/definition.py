@@ -14,7 +14,8 @@ The rules of what may be left out:
  - A dim that is reduced over runs over the extent of the tensors that it subscripts by itself;
    those with a border (`x[…] else v`) count only if there is no other. They must agree.
  - A reduction inside an expression gets a tensor of its own, over the dims that its body uses.
- - A tensor that is first written by a combine (`y[n] max= …`) starts at the combine's identity.
+ - A tensor that is first written by a combine (`y[n] max= …`) starts at the combine's identity:
+   all of it, whatever `where` or the subscripts leave out, and before the scans around.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ def instantiate(definition: Definition, inputs: Sequence[TensorType], attrs: Att
     outer = list(dict.fromkeys(v for t in inputs for e in t.shape for v in sorted(variables(e))))
     params = {p.name: replace(p, type=_type(definition, p, sizes)) for p in definition.params}
     builder = BodyBuilder(definition, params, frozenset(outer), sizes, numbers)
-    body = builder.items(definition.body, Ranges())
+    try:
+        body = builder.items(definition.body, Ranges())
+    except ZeroDivisionError as error:
+        message = f"{definition.name}: an index divides by zero: {error}"
+        raise VerifyError(message, definition.location) from None
     return Nest(
         definition.name,
         tuple(outer),

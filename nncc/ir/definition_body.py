@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nncc.diagnostics import Location, VerifyError
+from nncc.ir.bounds import bounds, simplify
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Reduce, Value, map_indices, transform, walk
-from nncc.ir.index import Size, bounds, elements, simplify, substitute, var, variables
+from nncc.ir.index import Size, elements, substitute, var, variables
 from nncc.ir.nests import (
     ASSIGN,
     BUILTIN_COMBINES,
@@ -27,8 +28,9 @@ from nncc.ir.nests import (
     Scan,
     Statement,
     builtin_identity,
+    tells_apart,
 )
-from nncc.ir.types import TensorType
+from nncc.ir.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,22 @@ class BodyBuilder:
     locals: list[Param] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
+    starts: list[Statement] = field(default_factory=list)  # of what the current item folds into
 
     def items(self, items: Iterable[Item], around: Ranges) -> tuple[Item, ...]:
         made: list[Item] = []
         for item in items:
+            found: list[Item] = []
             if isinstance(item, Scan):
                 dim = self.dim(item.dim)
                 inner = replace(around, scans=(*around.scans, dim))
-                made.append(Scan(dim, self.items(item.body, inner)))
+                found.append(Scan(dim, self.items(item.body, inner)))
             else:
-                made += self.statement(self.concrete(item), around)
+                found += self.statement(self.concrete(item), around)
+            if not around.scans:  # a scan starts once, not at each of its steps
+                made += self.starts
+                self.starts = []
+            made += found
         return tuple(made)
 
     # Names and numbers of the caller ---------------------------------------------------
@@ -130,15 +138,17 @@ class BodyBuilder:
             around = replace(around, dims=(*around.dims, *dims))
         label = self.label(s.name or s.targets[0].tensor)
         whole = s.values[0]
-        if s.combine == ASSIGN and isinstance(whole, Reduce) and not s.where:
+        if s.combine == ASSIGN and isinstance(whole, Reduce) and _in_place(whole, s, around.dims):
             return self.reduction(whole, s.targets[0], label, around, s)
         made: list[Statement] = []
         values = tuple(self.without_reductions(v, label, around, s, made) for v in s.values)
         self.check_bound(values, around, s)
-        tensors = {t.tensor for t in s.targets}
-        if s.combine != ASSIGN and not tensors & self.written:
-            made += self.start(s.combine, s.targets, around, s)
-        self.written |= tensors
+        if s.combine != ASSIGN:
+            identities = self.identities(s.combine, s.values[0].dtype)
+            for target, identity in zip(s.targets, identities, strict=True):
+                if target.tensor not in self.written:
+                    self.starts.append(self.start(target, identity, around, s))
+        self.written |= {t.tensor for t in s.targets}
         return [*made, replace(s, name=label, dims=around.dims, values=values)]
 
     def target_dims(self, s: Statement, around: Ranges) -> tuple[Dim, ...]:
@@ -263,31 +273,41 @@ class BodyBuilder:
             raise self.error(s, f"'{clash[0]}' is already a dim or size: it cannot be reduced over")
         dims = self.ranges(e.dims, (e.body,), s.location)
         inner = replace(around, dims=(*around.dims, *dims))
-        made = self.start(e.combine, (target,), around, s)
+        (identity,) = self.identities(e.combine, e.dtype)
+        init = Statement(
+            self.label(f"{target.tensor}_init"), around.dims, (target,), ASSIGN, (identity,),
+            s.where, s.location,
+        )  # fmt: skip
+        made: list[Statement] = []
         body = self.without_reductions(e.body, label, inner, s, made)
         self.check_bound((body,), inner, s)
         self.written.add(target.tensor)
         fold = Statement(label, inner.dims, (target,), e.combine, (body,), s.where, s.location)
-        return [*made, fold]
+        return [init, *made, fold]
 
-    def start(
-        self, combine: str, targets: tuple[Access, ...], around: Ranges, s: Statement
-    ) -> list[Statement]:
-        """The statements that set the targets to the identity of the combine."""
+    def identities(self, combine: str, dtype: DType) -> tuple[Expr, ...]:
+        """The neutral element of a combine, for each of its components."""
         if combine in BUILTIN_COMBINES:
-            dtype = self.tensor_type(targets[0].tensor).dtype
-            values: tuple[Expr, ...] = (Const(builtin_identity(combine, dtype), dtype),)
-        else:
-            values = next(c for c in self.definition.combines if c.name == combine).identity
-        made = []
-        for target, value in zip(targets, values, strict=True):
-            used = frozenset[str]().union(*map(variables, target.indices))
-            dims = _closed(around.dims, used)
-            known = {d.name for d in (*dims, *around.scans)} | self.outer
-            where = tuple(c for c in s.where if variables(c) <= known)
-            label = self.label(f"{target.tensor}_init")
-            made.append(Statement(label, dims, (target,), ASSIGN, (value,), where, s.location))
-        return made
+            return (Const(builtin_identity(combine, dtype), dtype),)
+        return next(c for c in self.definition.combines if c.name == combine).identity
+
+    def start(self, target: Access, identity: Expr, around: Ranges, s: Statement) -> Statement:
+        """Sets the whole tensor to the identity, whatever part of it the statement folds into."""
+        shape = self.tensor_type(target.tensor).shape
+        ranges = {d.name: (d.lo, d.hi) for d in around.dims}
+        dims: list[Dim] = []
+        for k, (index, extent) in enumerate(zip(target.indices, shape, strict=True)):
+            names = variables(index)
+            name = min(names) if len(names) == 1 else ""
+            taken = self.outer | {d.name for d in dims}
+            if index != var(name) or ranges.get(name) != (0, extent) or name in taken:
+                name = _fresh(f"d{k}", taken | around.names)
+            dims.append(Dim(name, 0, extent))
+        return Statement(
+            self.label(f"{target.tensor}_init"), tuple(dims),
+            (Access(target.tensor, tuple(var(d.name) for d in dims)),), ASSIGN, (identity,),
+            location=s.location,
+        )  # fmt: skip
 
     # Names -----------------------------------------------------------------------------
 
@@ -342,6 +362,15 @@ def _closed(dims: tuple[Dim, ...], used: frozenset[str]) -> tuple[Dim, ...]:
             kept.append(d)
             used |= variables(d.lo) | variables(d.hi)
     return tuple(reversed(kept))
+
+
+def _in_place(e: Reduce, s: Statement, dims: tuple[Dim, ...]) -> bool:
+    """Whether `target = e` may fold into the target itself: no other instance of the assignment
+    writes the same element, and what is folded does not read the target.
+    """
+    (target,) = s.targets
+    read = {tensor for tensor, _, _ in _accesses(e)}
+    return not s.where and tells_apart(target.indices, dims) and target.tensor not in read
 
 
 def _sizes(e: Expr) -> tuple[Size, ...]:

@@ -145,17 +145,9 @@ def apply(fn: str, *args: Expr) -> Apply:
         raise ValueError(f"the operands of {fn} have different dtypes ({kinds}); cast them")
     if len({a.lanes for a in args}) > 1:
         raise ValueError(f"the operands of {fn} have different numbers of lanes")
-    if not _in_domain(f.domain, dtype):
+    if not f.takes(dtype):
         raise ValueError(f"{fn} does not take {dtype}")
     return Apply(fn, args, boolean if f.rule == "compare" else dtype, args[0].lanes)
-
-
-def _in_domain(domain: str, dtype: DType) -> bool:
-    if domain == "float":
-        return dtype.is_float
-    if domain == "integer":
-        return dtype.is_integer
-    return domain == "any" or dtype.is_integer or dtype is boolean
 
 
 def cast(dtype: DType, x: Expr) -> Expr:

@@ -108,12 +108,21 @@ class Symbol:
     `const` may be folded and repacked; `param` is a weight that passes may replace (pruning,
     quantization); `state` survives a call, starts at `data` and is set by the graph's updates.
     A state with named sizes in its type is `declared` with that type and its `data` is the rank-0
-    value that fills it.
+    value that fills it. (Without named sizes, what it is declared as is what its data becomes.)
     """
 
     kind: Literal["const", "param", "state"]
     data: Tensor
     declared: TensorType | None = None
+
+    def __post_init__(self) -> None:
+        declared, given = self.declared, self.data.type
+        if declared is None or (given.elements, given.dtype) != (1, declared.dtype):
+            return
+        shape = declared.static_shape if declared.is_static else ()
+        object.__setattr__(self, "data", self.data.filling(shape))
+        if declared.is_static:
+            object.__setattr__(self, "declared", None)
 
     @property
     def type(self) -> TensorType:

@@ -13,14 +13,14 @@ compare equal. An `Index` is never constant: arithmetic that ends in a constant 
     0
 
 Atoms of a polynomial are variables (str), floor divisions, remainders, minima and maxima,
-and elements of integer tensors (`Element`).
+and elements of integer tensors (`Element`). What follows when variables lie in ranges stands
+in `nncc.ir.bounds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Union
 
 Size = Union[int, "Index"]
@@ -121,28 +121,28 @@ class Index:
 
     # -- arithmetic ------------------------------------------------------------------------
     def __add__(self, other: Size) -> Size:
-        return _sum(((self, 1), (other, 1)))
+        return weighted_sum(((self, 1), (other, 1)))
 
     __radd__ = __add__
 
     def __sub__(self, other: Size) -> Size:
-        return _sum(((self, 1), (other, -1)))
+        return weighted_sum(((self, 1), (other, -1)))
 
     def __rsub__(self, other: Size) -> Size:
-        return _sum(((other, 1), (self, -1)))
+        return weighted_sum(((other, 1), (self, -1)))
 
     def __neg__(self) -> Size:
-        return _sum(((self, -1),))
+        return weighted_sum(((self, -1),))
 
     def __mul__(self, other: Size) -> Size:
         if isinstance(other, int):
-            return self if other == 1 else _sum(((self, other),))
+            return self if other == 1 else weighted_sum(((self, other),))
         terms: dict[Monomial, int] = {}
         for ma, ca in self.terms:
             for mb, cb in other.terms:
                 m = tuple(sorted(ma + mb, key=str))
                 terms[m] = terms.get(m, 0) + ca * cb
-        return _from_terms(terms)
+        return polynomial(terms)
 
     __rmul__ = __mul__
 
@@ -169,7 +169,8 @@ class Index:
         return next((c for m, c in self.terms if m == (name,)), 0)
 
 
-def _from_terms(terms: Mapping[Monomial, int]) -> Size:
+def polynomial(terms: Mapping[Monomial, int]) -> Size:
+    """The sum of coefficient * monomial; an int if nothing else is left."""
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
@@ -180,7 +181,8 @@ def _from_terms(terms: Mapping[Monomial, int]) -> Size:
     return Index(tuple(kept))
 
 
-def _sum(summands: Iterable[tuple[Size, int]]) -> Size:
+def weighted_sum(summands: Iterable[tuple[Size, int]]) -> Size:
+    """The sum of size * factor over pairs (size, factor)."""
     terms: dict[Monomial, int] = {}
     for size, factor in summands:
         if isinstance(size, int):
@@ -188,7 +190,7 @@ def _sum(summands: Iterable[tuple[Size, int]]) -> Size:
         else:
             for m, c in size.terms:
                 terms[m] = terms.get(m, 0) + c * factor
-    return _from_terms(terms)
+    return polynomial(terms)
 
 
 def var(name: str) -> Index:
@@ -220,7 +222,7 @@ def _split(a: Index, d: int) -> tuple[Size, Size]:
             quotient[m] = c // d
             if c % d:
                 rest[m] = c % d
-    return _from_terms(quotient), _from_terms(rest)
+    return polynomial(quotient), polynomial(rest)
 
 
 def floordiv(a: Size, b: Size) -> Size:
@@ -321,29 +323,38 @@ def _find_variables(size: Index) -> frozenset[str]:
 
 
 def elements(size: Size) -> tuple[Element, ...]:
-    """Every tensor element in `size`."""
+    """Every tensor element in `size`, also inside divisions and subscripts."""
+    return tuple(a for a in _composites(size) if isinstance(a, Element))
+
+
+def divisors(size: Size) -> tuple[Size, ...]:
+    """Everything in `size` that something is divided by; remainders count."""
+    return tuple(a.b for a in _composites(size) if isinstance(a, Term) and a.fn in ("//", "%"))
+
+
+def _composites(size: Size) -> list[Term | Element]:
+    """Every composite atom, also inside others."""
     if isinstance(size, int) or size.is_plain:
-        return ()
-    found: list[Element] = []
+        return []
+    found: list[Term | Element] = []
     for m, _ in size.terms:
         for a in m:
-            if isinstance(a, Term):
-                found += elements(a.a) + elements(a.b)
-            elif isinstance(a, Element):
-                found.append(a)
-                for i in a.indices:
-                    found += elements(i)
-    return tuple(found)
+            if isinstance(a, str):
+                continue
+            found.append(a)
+            for inner in (a.a, a.b) if isinstance(a, Term) else a.indices:
+                found += _composites(inner)
+    return found
 
 
-def replace_elements(size: Size, rule: Callable[[Element], Element]) -> Size:
+def replace_elements(size: Size, rule: Callable[[Element], Atom]) -> Size:
     """`size` with every tensor element replaced by `rule` of it, those in its subscripts first."""
     if isinstance(size, int) or not elements(size):
         return size
-    return _sum((product(_replace_elements(a, rule) for a in m), c) for m, c in size.terms)
+    return weighted_sum((product(_replace_elements(a, rule) for a in m), c) for m, c in size.terms)
 
 
-def _replace_elements(a: Atom, rule: Callable[[Element], Element]) -> Size:
+def _replace_elements(a: Atom, rule: Callable[[Element], Atom]) -> Size:
     if isinstance(a, str):
         return atom(a)
     if isinstance(a, Element):
@@ -357,7 +368,7 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
     """`size` with variables replaced; the result is simplified."""
     if isinstance(size, int) or values.keys().isdisjoint(variables(size)):
         return size
-    return _sum((_substitute_monomial(m, values), c) for m, c in size.terms)
+    return weighted_sum((_substitute_monomial(m, values), c) for m, c in size.terms)
 
 
 def _substitute_monomial(m: Monomial, values: Mapping[str, Size]) -> Size:
@@ -414,106 +425,6 @@ def _evaluate_atom(a: Atom, values: Mapping[str, int], tensors: Mapping[str, obj
     return (np.minimum if a.fn == "min" else np.maximum)(x, y)
 
 
-Range = tuple[Size, Size]
-
-
-def bounds(size: Size, ranges: Mapping[str, Range]) -> Range:
-    """Smallest and largest value (both included) when each variable is in its range.
-
-    Ranges are inclusive pairs; a variable without one stands for itself (a named size).
-    Exact for polynomials that are affine in the ranged variables with each variable
-    occurring once; otherwise an enclosure.
-
-    >>> bounds(2 * var("e") + var("r") - 1, {"e": (0, 6), "r": (0, 2)})
-    (-1, 13)
-    """
-    if isinstance(size, int):
-        return size, size
-    if ranges.keys().isdisjoint(variables(size)) and not elements(size):
-        return size, size
-    ends = [(_monomial_bounds(m, ranges), c) for m, c in size.terms]
-    lo = _sum((a, c) if c > 0 else (b, c) for (a, b), c in ends)
-    hi = _sum((b, c) if c > 0 else (a, c) for (a, b), c in ends)
-    return lo, hi
-
-
-def _monomial_bounds(m: Monomial, ranges: Mapping[str, Range]) -> Range:
-    if not m:
-        return 1, 1
-    if len(m) == 1:
-        return _atom_bounds(m[0], ranges)
-    lo: Size = 1
-    hi: Size = 1
-    for a in m:
-        x, y = _atom_bounds(a, ranges)
-        if isinstance(lo, int) and isinstance(x, int) and lo >= 0 and x >= 0:
-            lo, hi = lo * x, hi * y
-            continue
-        corners = [p * q for p in (lo, hi) for q in (x, y)]
-        lo, hi = reduce(minimum, corners), reduce(maximum, corners)
-    return lo, hi
-
-
-def _atom_bounds(a: Atom, ranges: Mapping[str, Range]) -> Range:
-    if isinstance(a, str):
-        if a in ranges:
-            lo, hi = ranges[a]
-            return lo, hi
-        return var(a), var(a)
-    if isinstance(a, Element):
-        return bounds(a.lo, ranges)[0], bounds(a.hi - 1, ranges)[1]
-    x, y = bounds(a.a, ranges), bounds(a.b, ranges)
-    if a.fn == "//" and isinstance(a.b, int):
-        return x[0] // a.b, x[1] // a.b
-    if a.fn == "%" and isinstance(a.b, int):
-        if isinstance(x[0], int) and isinstance(x[1], int) and x[0] // a.b == x[1] // a.b:
-            return x[0] % a.b, x[1] % a.b
-        return 0, a.b - 1
-    if a.fn == "//":
-        corners = [p // q for p in x for q in y]
-        return reduce(minimum, corners), reduce(maximum, corners)
-    if a.fn == "%":
-        return 0, y[1] - 1
-    return COMBINE[a.fn](x[0], y[0]), COMBINE[a.fn](x[1], y[1])
-
-
-def simplify(size: Size, ranges: Mapping[str, Range]) -> Size:
-    """`size` without the divisions, remainders, minima and maxima that `ranges` decide.
-
-    >>> simplify((16 * var("b") + var("v")) // 16, {"v": (0, 15)})
-    b
-    """
-    if isinstance(size, int) or (
-        size.is_plain and not any(_is_point(ranges.get(v)) for v in variables(size))
-    ):
-        return size
-    return _sum((product(_simplify_atom(a, ranges) for a in m), c) for m, c in size.terms)
-
-
-def _is_point(limits: Range | None) -> bool:
-    return limits is not None and limits[0] == limits[1]
-
-
-def _simplify_atom(a: Atom, ranges: Mapping[str, Range]) -> Size:
-    if isinstance(a, str):
-        limits = ranges.get(a)
-        return limits[0] if limits is not None and _is_point(limits) else atom(a)
-    if isinstance(a, Element):
-        return atom(Element(a.tensor, tuple(simplify(i, ranges) for i in a.indices), a.lo, a.hi))
-    x, y = simplify(a.a, ranges), simplify(a.b, ranges)
-    lo, hi = bounds(x, ranges)
-    if a.fn in ("//", "%") and isinstance(y, int) and isinstance(lo, int) and isinstance(hi, int):
-        if lo // y == hi // y:
-            return lo // y if a.fn == "//" else x - (lo // y) * y
-    elif a.fn in ("min", "max"):
-        lo, hi = bounds(x - y, ranges)
-        if isinstance(hi, int) and hi <= 0:
-            return x if a.fn == "min" else y
-        if isinstance(lo, int) and lo >= 0:
-            return y if a.fn == "min" else x
-    return COMBINE[a.fn](x, y)
-
-
 def affine(size: Size, names: Iterable[str]) -> tuple[dict[str, int], Size] | None:
     """`size` as sum of integer factors times `names`, plus a rest free of them; else None.
 
@@ -532,43 +443,4 @@ def affine(size: Size, names: Iterable[str]) -> tuple[dict[str, int], Size] | No
             return None
         else:
             rest[m] = c
-    return factors, _from_terms(rest)
-
-
-def nonnegative(size: Size) -> bool:
-    """Whether `size` is certainly >= 0 when every variable (a named size) is at least 1.
-
-    Sound, not complete.
-
-    >>> nonnegative(var("N") * 2 - 2), nonnegative(var("N") - 2)
-    (True, False)
-    >>> nonnegative(var("N") - 2 * (var("N") // 2))
-    True
-    """
-    # With v = 1 + v', v' >= 0, a polynomial without negative coefficients is non-negative.
-    return _nonnegative(substitute(size, {v: var(v) + 1 for v in variables(size)}))
-
-
-def _nonnegative(size: Size) -> bool:
-    """As `nonnegative`, for variables that are at least 0."""
-    if isinstance(size, int):
-        return size >= 0
-    for m, c in size.terms:
-        only = m[0] if len(m) == 1 else ""
-        if c < 0 and isinstance(only, Term) and only.fn == "//" and isinstance(only.b, int):
-            # b * (a // b) <= a for b > 0, and an integer above -1 is not negative
-            rest = size - _from_terms({m: c})
-            return _nonnegative(rest * only.b + only.a * c + (only.b - 1))
-    return all(
-        c >= 0 and all(isinstance(a, str) or _atom_nonnegative(a) for a in m) for m, c in size.terms
-    )
-
-
-def _atom_nonnegative(a: Atom) -> bool:
-    if isinstance(a, Element):
-        return _nonnegative(a.lo)
-    if isinstance(a, Term) and a.fn == "%":
-        return True
-    if isinstance(a, Term) and a.fn == "max":
-        return _nonnegative(a.a) or _nonnegative(a.b)
-    return isinstance(a, Term) and _nonnegative(a.a) and _nonnegative(a.b)
+    return factors, polynomial(rest)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nncc.ir.index import Index, Range, Size, Term, ceildiv, simplify, substitute, var
+from nncc.ir.bounds import Range, simplify
+from nncc.ir.index import Index, Size, Term, ceildiv, substitute, var
 from nncc.ir.nests import Layout
 
 

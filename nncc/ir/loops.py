@@ -20,12 +20,13 @@ dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nncc.diagnostics import NOWHERE, Location
 from nncc.ir.expr import Expr
-from nncc.ir.index import Size, product
+from nncc.ir.index import Size, ceildiv, product
+from nncc.ir.nests import Access, Dim
 from nncc.ir.types import DType
 
 
@@ -50,9 +51,7 @@ class Buffer:
 
     @property
     def bytes(self) -> Size:
-        size = product(self.shape)
-        bits = size * self.dtype.bits
-        return -((-bits) // 8)
+        return ceildiv(product(self.shape) * self.dtype.bits, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +125,16 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Alloc:
-    """A local buffer that exists while `body` runs; its content is undefined at first."""
+    """A buffer that exists while `body` runs; its content is undefined at first.
+
+    Whatever access `buffer` was made with, that of an allocation is `local`.
+    """
 
     buffer: Buffer
     body: tuple[Stmt, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "buffer", replace(self.buffer, access="local"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,33 @@ class Prefetch:
     indices: tuple[Size, ...]
 
 
-Stmt = For | If | While | Let | Declare | Assign | Store | Alloc | Call | Prefetch
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """An operation of the machine on memory, at every point of a box of its own dimensions.
+
+        perform matmul for A in 0..7, B in 0..7, k in 0..24, m in 0..32 {
+          t[e + A, B, m] sum= x[n, 0, A + r - 1, B + s - 1, k], w[0,0,r,s,k,m]
+        }
+
+    The operation's record is a nest of one statement. Its instances at these points run with
+    the elements that stand here in the place of its operands; `dims` are the statement's
+    dimensions by their names, each with the part of its range that is used (perhaps none).
+
+    Args:
+        combine: that of the record's statement; or `=` for a reduction that starts anew, as if
+            the target held the neutral element of the combine before.
+        operands: for each input of the record what it stands for: a load, or (for inputs of
+            rank 0) any scalar in which `dims` do not occur.
+    """
+
+    operation: str
+    dims: tuple[Dim, ...]
+    target: Access
+    combine: str
+    operands: tuple[Expr, ...]
+
+
+Stmt = For | If | While | Let | Declare | Assign | Store | Alloc | Call | Prefetch | Perform
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,14 @@ expressions. `nncc.ir.definition` instantiates it to a `Nest`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from nncc.diagnostics import NOWHERE, Location
+from nncc.ir.bounds import Range, bounds
 from nncc.ir.expr import Expr, Load, Value, walk
-from nncc.ir.index import Size
+from nncc.ir.index import Size, affine, variables
 from nncc.ir.types import DType, TensorType
 
 ASSIGN = "="
@@ -138,8 +139,6 @@ class Statement:
     @property
     def reduction_dims(self) -> tuple[str, ...]:
         """Dimensions over which instances fold into the same element."""
-        from nncc.ir.index import variables
-
         if self.combine == ASSIGN:
             return ()
         used = frozenset[str]().union(*(variables(i) for i in self.targets[0].indices))
@@ -274,6 +273,24 @@ def sizes_of(s: Statement) -> Iterator[Size]:
                 yield from x.indices
             elif isinstance(x, Value):
                 yield x.size
+
+
+def range_over(size: Size, dims: Iterable[Dim]) -> Range:
+    """Smallest and largest value over dimensions, whose bounds may use those before them."""
+    lo = hi = size
+    for d in reversed(tuple(dims)):
+        limits = {d.name: (d.lo, d.hi - 1)}
+        lo, hi = bounds(lo, limits)[0], bounds(hi, limits)[1]
+    return bounds(lo, {})[0], bounds(hi, {})[1]  # without elements of tensors
+
+
+def tells_apart(indices: Iterable[Size], dims: Iterable[Dim]) -> bool:
+    """Whether instances that differ in `dims` surely access different elements: each dimension is
+    in a subscript without any other (`y[2*i + 1, n, j]` over i and j).
+    """
+    names = {d.name for d in dims}
+    forms = [affine(i, names) for i in indices]
+    return names == {n for f in forms if f is not None and len(f[0]) == 1 for n in f[0]}
 
 
 def walk_schedule(tree: tuple[Schedule, ...]) -> Iterator[Schedule]:

@@ -10,13 +10,14 @@ and then three blocks of bytes: weights, state and arena. `reset` writes the fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from nncc.ir.index import Size, evaluate
 from nncc.ir.loops import Function
+from nncc.ir.nests import Layout
 from nncc.ir.types import TensorType
 
 MAIN, RESET = "main", "reset"
@@ -72,6 +73,8 @@ class Program:
 
     Args:
         weights: (offset, function that gives the packed array) of every constant.
+        extents: those of tensors that some sizes make less than 1: such sizes are refused.
+        layouts: of the inputs and outputs that `main` takes in another form than row-major.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Program:
     functions: Mapping[str, Function]
     memory: MemoryPlan
     weights: tuple[tuple[int, Callable[[], np.ndarray]], ...]
+    extents: tuple[Size, ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     def weights_block(self) -> np.ndarray:
         """The bytes of all weights: uint8[weights_bytes]."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nncc.ir.types import DType
+
 # How the result's dtype follows from the operands'.
 Rule = Literal["same", "compare", "select", "cast"]
 
@@ -24,7 +26,8 @@ class Function:
         arity: number of operands.
         rule: `same`: operands and result have one dtype; `compare`: operands have one dtype,
             the result is bool; `select`: (bool, T, T) -> T; `cast`: any -> the stated dtype.
-        domain: which dtypes it takes: `any`, `float`, `integer` (bool counts for logic).
+        domain: which dtypes it takes: `any`; `float`; `integer`; `number`, both of them;
+            `logic`, integers and bool.
         numpy: `numpy(np, *operands)` on arrays of equal dtype.
         symbol, precedence: infix spelling; a higher precedence binds tighter.
     """
@@ -32,10 +35,18 @@ class Function:
     name: str
     arity: int
     rule: Rule
-    domain: Literal["any", "float", "integer", "logic"]
+    domain: Literal["any", "number", "float", "integer", "logic"]
     numpy: Callable[..., Any]
     symbol: str = ""
     precedence: int = 0
+
+    def takes(self, dtype: DType) -> bool:
+        """Whether operands may be of this dtype."""
+        kinds = {
+            "any": ("float", "int", "uint", "bool"), "number": ("float", "int", "uint"),
+            "float": ("float",), "integer": ("int", "uint"), "logic": ("int", "uint", "bool"),
+        }  # fmt: skip
+        return dtype.kind in kinds[self.domain]
 
 
 def _erf(np: Any, x: Any) -> Any:
@@ -51,6 +62,14 @@ def _divide(np: Any, a: Any, b: Any) -> Any:
         inexact = (quotient * b != a) & ((a < 0) != (b < 0)) & (b != 0)
         return (quotient + inexact).astype(a.dtype)
     return a / b
+
+
+def _power(np: Any, a: Any, b: Any) -> Any:
+    """Integers to a negative power are truncated: 0, unless the base is 1 or -1."""
+    if a.dtype.kind == "i":
+        inverse = np.where(np.abs(a) == 1, np.where(b % 2, a, 1), 0).astype(a.dtype)
+        return np.where(b < 0, inverse, np.power(a, np.maximum(b, 0)))
+    return np.power(a, b)
 
 
 def _logic(word: str) -> Callable[..., Any]:
@@ -75,18 +94,18 @@ FUNCTIONS: dict[str, Function] = {
         Function("shl", 2, "same", "integer", lambda np, a, b: a << b, "<<", 5),
         Function("shr", 2, "same", "integer", lambda np, a, b: a >> b, ">>", 5),
         Function("add", 2, "same", "any", lambda np, a, b: a + b, "+", 6),
-        Function("sub", 2, "same", "any", lambda np, a, b: a - b, "-", 6),
+        Function("sub", 2, "same", "number", lambda np, a, b: a - b, "-", 6),
         Function("mul", 2, "same", "any", lambda np, a, b: a * b, "*", 7),
-        Function("div", 2, "same", "any", _divide, "/", 7),
+        Function("div", 2, "same", "number", _divide, "/", 7),
         Function("floordiv", 2, "same", "integer", lambda np, a, b: a // b, "//", 7),
         Function("mod", 2, "same", "integer", lambda np, a, b: a % b, "%", 7),
-        Function("neg", 1, "same", "any", lambda np, a: -a, "-", 8),
+        Function("neg", 1, "same", "number", lambda np, a: -a, "-", 8),
         Function("not", 1, "same", "logic", lambda np, a: ~a),
         Function("abs", 1, "same", "any", lambda np, a: np.abs(a)),
         Function("min", 2, "same", "any", lambda np, a, b: np.minimum(a, b)),
         Function("max", 2, "same", "any", lambda np, a, b: np.maximum(a, b)),
         Function("fma", 3, "same", "float", lambda np, a, b, c: a * b + c),
-        Function("pow", 2, "same", "any", lambda np, a, b: np.power(a, b)),
+        Function("pow", 2, "same", "number", _power),
         Function("exp", 1, "same", "float", lambda np, a: np.exp(a)),
         Function("log", 1, "same", "float", lambda np, a: np.log(a)),
         Function("sqrt", 1, "same", "float", lambda np, a: np.sqrt(a)),

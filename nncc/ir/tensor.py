@@ -15,7 +15,8 @@ class Tensor:
     """An immutable tensor value.
 
     Args:
-        array: the data, or a function that gives it (called once, when needed).
+        array: the data, or a function that gives it (called once, when needed). It is not
+            copied if it is C-contiguous: whoever gives it does not change it any more.
         type: static type; required if `array` is a function.
         digest: the `digest` of the data where it is known already, so that comparing does not
             load it; whoever states it answers for it.
@@ -42,9 +43,16 @@ class Tensor:
         if data.shape != self.type.static_shape or data.dtype != self.type.dtype.numpy:
             raise ValueError(f"data is {data.dtype}{list(data.shape)}, the type says {self.type}")
         # ascontiguousarray would turn rank 0 into rank 1
-        data = np.array(data, order="C", copy=not data.flags.c_contiguous)
-        data.flags.writeable = False
+        data = data.view() if data.flags.c_contiguous else data.copy(order="C")
+        data.flags.writeable = False  # of the view: the caller's array stays as it is
         return data
+
+    def filling(self, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of that shape whose elements are all the one of this tensor."""
+        if shape == self.type.shape:
+            return self
+        type = TensorType(self.type.dtype, shape)
+        return Tensor(lambda: np.full(shape, self.array.reshape(()), type.dtype.numpy), type)
 
     @cached_property
     def digest(self) -> str:

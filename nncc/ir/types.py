@@ -7,12 +7,11 @@ counted in bits.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from nncc.ir.index import Size, product
+from nncc.ir.index import Size, ceildiv, product
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +139,4 @@ class TensorType:
     @property
     def bytes(self) -> Size:
         """Size of a dense array in bytes (sub-byte formats are packed, rounded up)."""
-        elements = self.elements
-        if isinstance(elements, int):
-            return math.ceil(elements * self.dtype.bits / 8)
-        return elements * self.dtype.bits // 8
+        return ceildiv(self.elements * self.dtype.bits, 8)

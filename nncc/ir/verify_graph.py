@@ -2,16 +2,18 @@
 
 Of the module
   - named sizes and symbols have distinct names; no value has the name of a symbol or size
-  - only states have a declared type; its data is then one element of the type's dtype
+  - only states have a declared type; their data is then one element of the type's dtype
 Of the main graph and of every region
   - each value is made once: as an input, or as an output of one node
   - a node reads only inputs, symbols (not in a region) and outputs of nodes before it
-  - exactly the values of the graph have types; extents are at least 1, over the module's sizes
+  - exactly the values of the graph have types; extents are at least 1, over the module's sizes,
+    and the known ones of a tensor leave it below 2^62 bytes
   - a node has an output; absent inputs are not last
   - a region's inputs are as many as its node's, of the same types; so are its outputs
-  - the graph's outputs exist; a region updates nothing
+  - the graph's outputs exist, those of the main graph once each; a region updates nothing
   - updates set each state at most once, with a value of its type
-  - layouts belong to values or symbols, are over `d0, d1, …` of their axes and over sizes
+  - layouts belong to values or symbols, are over `d0, d1, …` of their axes and over sizes, and
+    `nncc.ir.verify_layout` proves them
 
 What the ops demand (operands, attributes, inferred types) is checked by `nncc.ops.verify`, which
 calls this first.
@@ -19,11 +21,16 @@ calls this first.
 
 from __future__ import annotations
 
+import math
+
 from nncc.diagnostics import VerifyError
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import Size, variables
 from nncc.ir.nests import Layout
 from nncc.ir.types import TensorType
+from nncc.ir.verify_layout import verify_layout
+
+MAX_BYTES = 1 << 62  # of a tensor: offsets in it are 64-bit integers
 
 
 def verify_graph(module: Module) -> None:
@@ -37,9 +44,12 @@ def verify_graph(module: Module) -> None:
         data = symbol.data.type
         if symbol.kind != "state":
             raise VerifyError(f"symbol '{name}': only a state has a declared type")
-        if data != symbol.declared and (data.elements, data.dtype) != (1, symbol.declared.dtype):
+        if data != TensorType(symbol.declared.dtype, ()):
             raise VerifyError(f"state '{name}': {data} cannot fill {symbol.declared}")
     symbols = {name: symbol.type for name, symbol in module.symbols.items()}
+    outputs = module.graph.outputs
+    if len(set(outputs)) < len(outputs):
+        raise VerifyError(f"graph {module.graph.name} has an output twice: {', '.join(outputs)}")
     _Graph(module.graph, symbols, sizes).verify()
     _verify_updates(module)
 
@@ -137,6 +147,14 @@ class _Graph:
                 raise _error(
                     node, f"input '{inner}' of the region is {region.types[inner]}, given {type}"
                 )
+        if len(region.outputs) != len(node.outputs):
+            raise _error(node, f"{len(node.outputs)} outputs of a region of {len(region.outputs)}")
+        for inner, outer in zip(region.outputs, node.outputs, strict=True):
+            type = self.graph.types.get(outer)
+            if outer and type != region.types[inner]:
+                raise _error(
+                    node, f"output '{inner}' of the region is {region.types[inner]}, not {type}"
+                )
 
 
 def _error(node: Node | None, message: str) -> VerifyError:
@@ -153,6 +171,8 @@ def _verify_type(
         if isinstance(extent, int) and extent < 1:
             raise _error(node, f"{what} is {type}: an extent must be at least 1")
         _verify_size(what, extent, sizes, node)
+    if math.prod(e for e in type.shape if isinstance(e, int)) * type.dtype.bits >= 8 * MAX_BYTES:
+        raise _error(node, f"{what} is {type}: it takes 2^62 bytes or more")
 
 
 def _verify_size(what: str, size: Size, known: frozenset[str], node: Node | None = None) -> None:
@@ -161,10 +181,15 @@ def _verify_size(what: str, size: Size, known: frozenset[str], node: Node | None
 
 
 def _verify_layout(name: str, layout: Layout, type: TensorType, sizes: frozenset[str]) -> None:
-    if len(layout.dims) != len(layout.extents):
-        raise VerifyError(f"layout of '{name}': dims and extents differ in number")
+    what = f"layout of '{name}'"
     axes = frozenset(f"d{k}" for k in range(type.rank))
     for dim in layout.dims:
-        _verify_size(f"layout of '{name}'", dim, sizes | axes)
+        _verify_size(what, dim, sizes | axes)
     for extent in layout.extents:
-        _verify_size(f"layout of '{name}'", extent, sizes)
+        _verify_size(what, extent, sizes)
+    if (
+        math.prod(e for e in layout.extents if isinstance(e, int)) * type.dtype.bits
+        >= 8 * MAX_BYTES
+    ):
+        raise VerifyError(f"{what}: it takes 2^62 bytes or more")
+    verify_layout(layout, type, what)

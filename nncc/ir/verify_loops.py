@@ -6,12 +6,14 @@
     Types      Operands of scalar functions have the dtypes and lanes that the function's rule
                asks; a load or store has its buffer's dtype and rank, and a count only if it has
                several lanes; a condition is a scalar bool; a machine operation has its record's
-               operands.
+               operands; one on memory stays within its record's box.
     Registers  `Assign` sets a visible `Declare`d register to a value of the same type. A body of
                a parallel loop assigns no register from outside of it.
     Loops      Steps are positive. An unrolled loop has literal bounds, given the unrolled loops
                around it.
     Buffers    An `in` buffer is never written, by stores or as an `out` argument of a call.
+               Accesses stay inside of their buffers, all bytes that a callee takes too, for all
+               sizes >= 1, as far as `nncc.ir.inside` can prove it; what cannot be proved is wrong.
     Calls      The callee exists; numbers of buffers and sizes agree; there is no recursion.
 
 The first violation raises VerifyError with the function's name.
@@ -22,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from nncc.diagnostics import VerifyError
 from nncc.ir.expr import (
@@ -35,6 +38,7 @@ from nncc.ir.expr import (
     apply,
 )  # fmt: skip
 from nncc.ir.index import Size, elements, product, substitute, variables
+from nncc.ir.inside import doubtful
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -45,6 +49,7 @@ from nncc.ir.loops import (
     Function,
     If,
     Let,
+    Perform,
     Prefetch,
     Stmt,
     Store,
@@ -54,6 +59,7 @@ from nncc.ir.loops import (
 from nncc.ir.nests import Nest
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.types import DType, boolean
+from nncc.ir.verify_perform import perform_problem
 
 Type = tuple[DType, int]  # dtype and lanes
 
@@ -110,8 +116,10 @@ class _Verifier:
                 self.size(extent, f"the shape of '{b.name}'")
             self.buffers[b.name] = b
         self.body(f.body)
+        for doubt in doubtful(f, self.functions):
+            self.fail(doubt)
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str) -> NoReturn:
         raise VerifyError(f"function '{self.function.name}': {message}", self.function.location)
 
     def bind(self, name: str) -> None:
@@ -146,6 +154,8 @@ class _Verifier:
             self.alloc(s)
         elif isinstance(s, Call):
             self.call(s)
+        elif isinstance(s, Perform):
+            self.perform(s)
         else:
             assert isinstance(s, Prefetch)
             self.access(s.buffer, s.indices)
@@ -161,7 +171,6 @@ class _Verifier:
                 lo, hi = substitute(s.lo, self.literals), substitute(s.hi, self.literals)
                 if not isinstance(lo, int) or not isinstance(hi, int):
                     self.fail(f"unrolled loop '{s.variable}' goes over {lo}..{hi}, not literals")
-                    return
                 # later iterations have the same types; bounds inside may use the variable
                 self.literals[s.variable] = lo
             outside = set(self.fixed)
@@ -196,8 +205,6 @@ class _Verifier:
 
     def alloc(self, s: Alloc) -> None:
         self.bind(s.buffer.name)
-        if s.buffer.access != "local":
-            self.fail(f"allocated buffer '{s.buffer.name}' is not local")
         for extent in s.buffer.shape:
             self.size(extent, f"the shape of '{s.buffer.name}'")
         self.buffers[s.buffer.name] = s.buffer
@@ -208,7 +215,6 @@ class _Verifier:
         callee = self.functions.get(s.callee)
         if callee is None:
             self.fail(f"there is no function '{s.callee}' to call")
-            return
         if len(s.arguments) != len(callee.buffers) or len(s.sizes) != len(callee.sizes):
             self.fail(
                 f"'{s.callee}' takes {len(callee.buffers)} buffers and {len(callee.sizes)} sizes, "
@@ -224,6 +230,27 @@ class _Verifier:
             elif given.access == "in" and buffer.access != "in":
                 self.fail(f"'{s.callee}' writes '{view.buffer}', which is an 'in' buffer")
 
+    def perform(self, s: Perform) -> None:
+        what = f"operation '{s.operation}'"
+        for d in s.dims:
+            self.bind(d.name)
+            for bound in (d.lo, d.hi):
+                self.size(bound, f"a bound of '{d.name}' of {what}")
+        box = {d.name for d in s.dims}
+        self.integers |= box
+        buffer = self.access(s.target.tensor, s.target.indices)
+        if buffer.access == "in":
+            self.fail(f"'{s.target.tensor}' is written, but is an 'in' buffer")
+        types = [self.type(e) for e in s.operands]
+        self.integers -= box
+        if self.operations is None:
+            return
+        semantics = self.operations.get(s.operation)
+        if semantics is None:
+            self.fail(f"there is no machine {what}")
+        if problem := perform_problem(s, semantics, buffer.dtype, types):
+            self.fail(f"{what}: {problem}")
+
     # -- expressions -----------------------------------------------------------------------
     def size(self, size: Size, what: str) -> None:
         for name in sorted(variables(size)):
@@ -236,7 +263,7 @@ class _Verifier:
     def access(self, name: str, indices: tuple[Size, ...]) -> Buffer:
         buffer = self.buffers.get(name)
         if buffer is None:
-            raise VerifyError(f"function '{self.function.name}': there is no buffer '{name}'")
+            self.fail(f"there is no buffer '{name}'")
         if len(indices) != len(buffer.shape):
             self.fail(f"'{name}' has {len(buffer.shape)} dimensions, not {len(indices)}")
         for i in indices:
@@ -304,7 +331,6 @@ class _Verifier:
             expected = apply(e.fn, *e.args)
         except ValueError as error:
             self.fail(str(error))
-            return
         if (expected.dtype, expected.lanes) != (e.dtype, e.lanes):
             self.fail(f"{e.fn} gives {expected.dtype}x{expected.lanes}, not {e.dtype}x{e.lanes}")
 
@@ -313,7 +339,6 @@ class _Verifier:
         semantics = self.operations.get(e.fn)
         if semantics is None:
             self.fail(f"there is no function or machine operation '{e.fn}'")
-            return
         expected = [(p.type.dtype, product(p.type.shape)) for p in semantics.params]
         if operands != expected or (e.dtype, e.lanes) != expected[0]:
             self.fail(f"the operands of '{e.fn}' are not those of its record")

@@ -6,15 +6,20 @@ Invariants
  1. Names: parameters, named sizes, statements and combines are unique; dimensions of a
     statement are unique and hide no size and no scan around it. Every variable of an index
     expression is a size, a scan around, or an own dimension (bounds: an earlier one).
- 2. Accesses: tensors are parameters, with as many subscripts as dimensions; `in` parameters are
-    not written; subscripts read from tensors (`Element`) are integers inside those tensors.
+ 2. Layouts of parameters are right: `nncc.ir.verify_layout`. Accesses: tensors are
+    parameters, with as many subscripts as dimensions; `in` parameters are not written; subscripts
+    read from tensors (`Element`) are integers inside those tensors, of a range that is not empty.
+    What an index expression divides by is at least 1, whatever `where` says.
  3. In bounds: writes, and loads without `else`, stay inside their tensor for all sizes >= 1, as
     far as interval arithmetic and the `where` constraints prove it. What cannot be proved is wrong.
  4. Types: a value has the dtype of its target, a load that of its tensor; operands fit the scalar
     functions; one lane; no names and no reductions inside expressions.
- 5. Assignments: every dimension of `=` occurs in the target, so that no element is written twice.
- 6. Order: `out` parameters are written; `out` and `local` tensors are read, and folded into, only
-    after a statement that writes them (or in the same scan).
+ 5. Assignments: every dimension of `=` occurs in the target. A statement reads of a tensor that it
+    writes only the element that the same instance writes, or what surely no instance of it
+    writes (in a scan: in the same step).
+ 6. Order: `out` parameters are written everywhere; `out` and `local` tensors are read, and folded
+    into, only where an earlier statement (or step of a scan) has written them, as far as
+    `nncc.ir.verify_written` can prove it.
  7. Combines: built in or declared, with one value and one target for each component.
  8. Schedule: see `nncc.ir.verify_schedule`.
 
@@ -26,22 +31,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nncc.diagnostics import VerifyError
+from nncc.ir.bounds import nonnegative
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Reduce, apply, loads, walk
-from nncc.ir.index import Index, Size, bounds, elements, nonnegative, variables
+from nncc.ir.index import Size, divisors, elements, substitute, var, variables
 from nncc.ir.nests import (
     ASSIGN,
     BUILTIN_COMBINES,
     Access,
     Dim,
     Item,
+    Layout,
     Nest,
+    Param,
     Scan,
     Statement,
+    range_over,
     sizes_of,
+    tells_apart,
     walk_statements,
 )
 from nncc.ir.scalar import FUNCTIONS
+from nncc.ir.verify_layout import verify_layout
 from nncc.ir.verify_schedule import verify_schedule
+from nncc.ir.verify_written import verify_written
 
 
 def verify_nest(nest: Nest) -> None:
@@ -53,6 +65,11 @@ def verify_nest(nest: Nest) -> None:
     for p in nest.params:
         for extent in p.type.shape:
             _bound(nest, None, extent, frozenset(nest.sizes), f"the shape of {p.name}")
+            for divisor in divisors(extent):
+                if not nonnegative(divisor - 1):
+                    raise _divides(nest, None, extent, divisor)
+        if p.layout is not None:
+            _layout(nest, p, p.layout)
     for statement, scans in walk_statements(nest.body):
         _Checker(nest, statement, scans).check()
     _order(nest, nest.body, set())
@@ -60,6 +77,7 @@ def verify_nest(nest: Nest) -> None:
     for p in nest.outputs:
         if p.name not in written:
             raise _error(nest, None, f"output {p.name} is never written")
+    verify_written(nest, (p.name for p in nest.params if p.role != "in"))
     if nest.schedule is not None:
         verify_schedule(nest)
 
@@ -80,6 +98,23 @@ def _unique(nest: Nest, what: str, names: Iterable[str]) -> None:
 def _bound(nest: Nest, s: Statement | None, size: Size, known: frozenset[str], what: str) -> None:
     for name in sorted(variables(size) - known):
         raise _error(nest, s, f"{what} uses {name}, which is no dimension or size there")
+
+
+def _layout(nest: Nest, p: Param, layout: Layout) -> None:
+    sizes = frozenset(nest.sizes)
+    for dim in layout.dims:
+        _bound(nest, None, dim, sizes | {f"d{k}" for k in range(p.type.rank)}, f"{p.name}'s layout")
+    for extent in layout.extents:
+        _bound(nest, None, extent, sizes, f"{p.name}'s layout")
+    try:
+        verify_layout(layout, p.type, f"layout of {p.name}")
+    except VerifyError as mistake:
+        raise _error(nest, None, mistake.message, mistake.help) from None
+
+
+def _divides(nest: Nest, s: Statement | None, size: Size, divisor: Size) -> VerifyError:
+    message = f"{size} divides by {divisor}, which is not surely at least 1"
+    return _error(nest, s, message, f"divide by max({divisor}, 1)")
 
 
 def _order(nest: Nest, items: tuple[Item, ...], written: set[str]) -> None:
@@ -127,6 +162,9 @@ class _Checker:
         for size in sizes_of(s):
             _bound(self.nest, s, size, known, f"'{size}'")
             self.check_elements(size)
+            for divisor in divisors(size):
+                if not nonnegative(self.lowest(divisor - 1)):
+                    raise _divides(self.nest, s, size, divisor)
         self.check_combine()
         for target, value in zip(s.targets, s.values, strict=True):
             self.check_target(target)
@@ -137,6 +175,7 @@ class _Checker:
                     f"the value is {value.dtype}", "cast it",
                 )  # fmt: skip
         self.check_written_once()
+        self.check_reads_of_targets()
 
     def check_combine(self) -> None:
         s = self.statement
@@ -162,6 +201,33 @@ class _Checker:
                     "reduce over it (sum, max, …) or leave it out",
                 )
 
+    def check_reads_of_targets(self) -> None:
+        """What an instance reads does not depend on which instances ran before it."""
+        s = self.statement
+        reads = [(x.tensor, x.indices) for v in s.values for x in loads(v)]
+        reads += [(e.tensor, e.indices) for size in sizes_of(s) for e in elements(size)]
+        for target in s.targets:
+            own = s.combine == ASSIGN and tells_apart(target.indices, s.dims)
+            for tensor, indices in reads:
+                if tensor != target.tensor or (own and indices == target.indices):
+                    continue
+                if not any(map(self.differ, target.indices, indices)):
+                    raise self.error(
+                        f"{_shown(tensor, indices)} is read where {_shown(tensor, target.indices)} "
+                        "is written: which comes first is not fixed",
+                        "read from another tensor, or go through the dimension with 'scan'",
+                    )
+
+    def differ(self, written: Size, read: Size) -> bool:
+        """Whether two subscripts surely differ, for any two instances in the same step."""
+        other: dict[str, Size] = {d.name: var(f"{d.name}'") for d in self.statement.dims}
+        dims = [
+            Dim(f"{d.name}'", substitute(d.lo, other), substitute(d.hi, other))
+            for d in self.statement.dims
+        ]
+        difference = written - substitute(read, other)
+        return any(nonnegative(self.lowest(x - 1, dims)) for x in (difference, -difference))
+
     def check_access(self, tensor: str, indices: tuple[Size, ...]) -> None:
         if tensor not in self.types:
             raise self.error(f"{tensor} is no parameter")
@@ -181,14 +247,15 @@ class _Checker:
             self.check_access(e.tensor, e.indices)
             if not self.types[e.tensor].dtype.is_integer:
                 raise self.error(f"{e.tensor} is no integer tensor and cannot be a subscript")
+            if not nonnegative(self.lowest(e.hi - e.lo - 1)):
+                raise self.error(f"'{e}': the range {e.lo}..{e.hi} may be empty")
             self.check_inside(e.tensor, e.indices)
 
     def check_inside(self, tensor: str, indices: tuple[Size, ...]) -> None:
         for index, extent in zip(indices, self.types[tensor].shape, strict=True):
             if not (self.proves(index) and self.proves(extent - 1 - index)):
-                shown = f"{tensor}[{','.join(str(i) for i in indices)}]"
                 raise self.error(
-                    f"{shown}: {index} is not surely in 0..{extent}",
+                    f"{_shown(tensor, indices)}: {index} is not surely in 0..{extent}",
                     "give the value outside with 'else', or cut the domain with 'where'",
                 )
 
@@ -196,12 +263,9 @@ class _Checker:
         """Whether `size >= 0` for every instance of the statement."""
         return any(nonnegative(self.lowest(size - w)) for w in (0, *self.statement.where))
 
-    def lowest(self, size: Size) -> Size:
-        """A lower bound over the domain: dimensions are eliminated from the inside out."""
-        for d in reversed((*self.scans, *self.statement.dims)):
-            if d.name in variables(size):
-                size = bounds(size, {d.name: (d.lo, d.hi - 1)})[0]
-        return bounds(size, {})[0] if isinstance(size, Index) and elements(size) else size
+    def lowest(self, size: Size, more: Iterable[Dim] = ()) -> Size:
+        """A lower bound over the domain; `more` are dimensions besides the statement's."""
+        return range_over(size, (*self.scans, *self.statement.dims, *more))[0]
 
     def check_expression(self, value: Expr) -> None:
         for e in walk(value):
@@ -236,6 +300,10 @@ class _Checker:
             raise self.error(str(mistake)) from None
         if typed.dtype is not e.dtype:
             raise self.error(f"{e.fn} gives {typed.dtype}, not {e.dtype}")
+
+
+def _shown(tensor: str, indices: Iterable[Size]) -> str:
+    return f"{tensor}[{','.join(map(str, indices))}]"
 
 
 def _holds(e: Const) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from nncc.diagnostics import nearest
 from nncc.machines import host
 from nncc.machines.fields import Field, Where, read
-from nncc.machines.machine import Link, Operation, Spatial, Storage
+from nncc.machines.machine import KINDS, Link, Operation, Spatial, Storage
 from nncc.machines.semantics import parse_semantics
 
 Table = dict[str, Any]
@@ -46,14 +46,16 @@ _LINK = {
 _OPERATION = {
     "name": Field(str),
     "semantics": Field(str),
-    "spelling": Field(str),
+    "spelling": Field(str, ""),
+    "kind": Field(str, "compute", allowed=KINDS),
     "declares": Field(list, ()),
     "needs": Field(list, ()),
     "lanes": Field(dict, None),
     "latency": Field(int, 1, minimum=1),
-    "per_cycle": Field(float, 1.0, minimum=0),
+    "per_cycle": Field(float, 1.0, minimum=1e-6),
     "energy": Field(float, 0.0, minimum=0),
     "energy_per_lane": Field(float, 0.0, minimum=0),
+    "places": Field(dict, {}),
 }
 
 
@@ -102,24 +104,43 @@ def links(tables: list[Table], storage: tuple[Storage, ...], where: Where) -> tu
     return tuple(found)
 
 
-def operations(tables: list[Table], features: frozenset[str], where: Where) -> dict[str, Operation]:
-    """The operations whose features the machine has, in the order of the file."""
+def operations(
+    tables: list[Table],
+    features: frozenset[str],
+    where: Where,
+    *,
+    moved: bool = False,
+    sized: bool = False,
+) -> dict[str, Operation]:
+    """The operations whose features the machine has, in the order of the file.
+
+    Args:
+        moved: whether the machine has an architecture: programs consist of moves then, operations
+            need no spelling, and they may be of any kind.
+        sized: whether the machine has an array: its operations are instructions without spelling,
+            whose nests have named sizes.
+    """
     found: dict[str, Operation] = {}
     for place, values in _each(tables, _OPERATION, where, "operation"):
-        for one in _expanded(values, place):
+        if not moved and not sized and not values["spelling"]:
+            raise place.error(f"{place.name('spelling')} is missing: it is a text")
+        if not moved and values["kind"] != "compute":
+            what = f"a machine without an architecture has no {values['kind']} operations"
+            raise place.error(f"{place.name('kind')}: {what}")
+        for one in _expanded(values, place, moved, sized):
             if one.name in found:
                 raise place.error(f"there are two operations '{one.name}'")
-            if features.issuperset(one.needs):
+            if all(features & set(need.split("|")) for need in one.needs):
                 found[one.name] = one
     return found
 
 
-def _expanded(values: Table, place: Where) -> Iterator[Operation]:
+def _expanded(values: Table, place: Where, moved: bool, sized: bool) -> Iterator[Operation]:
     """The operation, or one for each number of lanes."""
     lanes: Table | None = values.pop("lanes")
     per_lane: float = values.pop("energy_per_lane")
     if lanes is None:
-        yield _operation(values, place)
+        yield _operation(values, place, moved, sized)
         return
     for text, needs in lanes.items():
         path = place.name(f"lanes.{text}")
@@ -128,23 +149,33 @@ def _expanded(values: Table, place: Where) -> Iterator[Operation]:
         count = int(text)
         one = {k: _with_lanes(v, count) for k, v in values.items()}
         one |= {"needs": tuple(needs), "energy": round(per_lane * count, 6)}
-        yield _operation(one, place)
+        yield _operation(one, place, moved, sized)
 
 
 def _with_lanes(value: Any, lanes: int) -> Any:
-    """Texts with `$4L`, `$2L` and `$L` replaced by numbers."""
+    """Texts with `$4L`, `$2L`, `$L` and `$B` (bits of the accumulator) replaced by numbers."""
     if isinstance(value, tuple):
         return tuple(_with_lanes(v, lanes) for v in value)
     if not isinstance(value, str):
         return value
-    for name, number in (("$4L", 4 * lanes), ("$2L", 2 * lanes), ("$L", lanes)):
-        value = value.replace(name, str(number))
+    for name, number in (("$4L", 4), ("$2L", 2), ("$L", 1), ("$B", 32)):
+        value = value.replace(name, str(number * lanes))
     return value
 
 
-def _operation(values: Table, place: Where) -> Operation:
-    semantics = parse_semantics(values["semantics"], place)
-    return Operation(**values | {"semantics": semantics, "spelling": values["spelling"].strip()})
+def _operation(values: Table, place: Where, moved: bool, sized: bool) -> Operation:
+    kind = values["kind"] if moved or sized else "reduction"
+    semantics = parse_semantics(values["semantics"], place, kind=kind, sized=sized)
+    known = {p.name for p in semantics.params}
+    for name in values["places"]:
+        if name not in known:
+            help = nearest(name, known, "operands")
+            raise place.error(f"{place.name('places')}: there is no operand '{name}'", help)
+    places = tuple(values["places"].items())
+    return Operation(
+        **values
+        | {"semantics": semantics, "spelling": values["spelling"].strip(), "places": places}
+    )
 
 
 def _each(

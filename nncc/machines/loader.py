@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from nncc.diagnostics import Location, TargetError, nearest
 from nncc.ir.types import DTYPES
 from nncc.machines import description, host
 from nncc.machines.fields import Field, Where, read
-from nncc.machines.machine import Machine
+from nncc.machines.machine import Machine, Operation, Storage
+from nncc.machines.systolic.tables import systolic_array, with_sizes
+from nncc.machines.tta import tables
+from nncc.machines.tta.model import Architecture
 
 _FOLDER = Path(__file__).parent
 
@@ -41,6 +45,8 @@ _MACHINE = {
     "operation": Field("tables", []),
     "variant": Field("tables", []),
     "supports": Field("tables", []),
+    "architecture": Field(dict, {}),
+    "array": Field(dict, {}),
 }
 _SUPPORTS = {"op": Field(str), "dtypes": Field(list, allowed=tuple(DTYPES))}
 _VARIANT = {
@@ -54,7 +60,10 @@ FORMAT = 1
 
 
 def load(name_or_path: str | Path, features: Iterable[str] | None = None) -> Machine:
-    """The machine of that name, or in that file (a path that ends in `.toml`).
+    """The machine of that name, or in that file (a path that ends in `.toml` or `.adf`).
+
+    An architecture file of OpenASIP (`.adf`) gives what `tta_minimal` has with another
+    architecture: no energies, memories without banks.
 
     Args:
         features: what the machine has, in LLVM's names; None: what this computer states.
@@ -62,6 +71,8 @@ def load(name_or_path: str | Path, features: Iterable[str] | None = None) -> Mac
     Raises TargetError if there is none, or if its file or variant does not fit.
     """
     path, variant = _find(str(name_or_path))
+    if path.suffix == ".adf":
+        return _load_adf(path, _stamp(path))
     chosen = None if features is None else frozenset(features)
     return _load(path, _stamp(path), variant, chosen)
 
@@ -74,7 +85,8 @@ def _load(path: Path, stamp: int, variant: str, features: frozenset[str] | None)
         raise where.error(f"format is {values['format']}; this nncc reads format {FORMAT}")
     if features is None:  # a machine without variants is not the host
         features = host.features() if values["variant"] else frozenset()
-    return _machine(values, variant, features, where)
+    machine = _machine(values, variant, features, where)
+    return replace(machine, file=(path.suffix, path.read_text(encoding="utf-8")))
 
 
 def list_machines() -> tuple[str, ...]:
@@ -92,7 +104,7 @@ def _variants(path: Path) -> tuple[str, ...]:
 
 def _find(name: str) -> tuple[Path, str]:
     """The file of a machine and the variant that the name asks for ("": the best)."""
-    if name.endswith(".toml"):
+    if name.endswith((".toml", ".adf")):
         if not Path(name).is_file():
             raise TargetError(f"there is no machine file {name}", Location(file=name))
         return Path(name), ""
@@ -125,11 +137,27 @@ def _machine(
         features = frozenset(f for f in features if not f.startswith(chosen["drops"]))
         values |= {k: chosen[k] for k in ("vector_bytes", "vector_registers")}
         variant = chosen["name"]
+    array = None
+    if values["array"]:
+        array = systolic_array(values["array"], where)
+        values["storage"] = with_sizes(values["storage"], array, values["frequency_hz"], where)
+        values |= {"vector_bytes": array.rows, "vector_registers": 1}
     for name in ("vector_bytes", "vector_registers"):
         if not values[name]:
             raise where.error(f"{name} is missing: the machine has no variants that state it")
     registers = values["vector_bytes"] * values["vector_registers"]
     storage = description.storages(values["storage"], registers, where)
+    moves = values["architecture"]
+    operations = description.operations(
+        values["operation"], features, where, moved=bool(moves), sized=array is not None
+    )
+    if array is not None:  # a file may state operations of its own, or others of the same names
+        operations = systolic_operations() | operations
+    architecture = None
+    if moves:
+        known = base_operations() | operations
+        architecture = tables.architecture(moves, known, where)
+        operations = used_operations(architecture, known)
     return Machine(
         name=values["name"],
         backend=values["backend"],
@@ -138,14 +166,71 @@ def _machine(
         vector_bytes=values["vector_bytes"],
         vector_registers=values["vector_registers"],
         frequency_hz=values["frequency_hz"],
-        operations=description.operations(values["operation"], features, where),
+        operations=operations,
         features=features,
         variant=variant,
         doc=values["doc"],
         spatial=description.spatials(values["spatial"], storage, where),
         links=description.links(values["link"], storage, where),
         supports=_supports(values["supports"], where),
+        architecture=architecture,
+        array=array,
     )
+
+
+@cache
+def _load_adf(path: Path, stamp: int) -> Machine:
+    from nncc.machines.tta.adf import read_adf  # the parser of XML: only when needed
+
+    where = Where(str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise where.error(f"cannot read the machine file: {error}") from error
+    known = base_operations()
+    found = read_adf(text, known, where)
+    pattern = load("tta_minimal")
+    registers = sum(f.size for f in found.files if f.width == 8 * pattern.vector_bytes)
+    outer = [Storage(m.name, m.size, managed=True) for m in found.memories]
+    inner = Storage(
+        "registers",
+        max(1, registers) * pattern.vector_bytes,
+        managed=True,
+        above=outer[0].name if outer else "",
+    )
+    return replace(
+        pattern,
+        name=path.stem,
+        doc=f"a transport-triggered machine of {len(found.buses)} buses, read from {path.name}",
+        storage=(*outer, inner),
+        vector_registers=max(1, registers),
+        operations=used_operations(found, known),
+        architecture=found,
+        file=(path.suffix, text),
+    )
+
+
+@cache
+def base_operations() -> dict[str, Operation]:
+    """The operations that every machine with an architecture may have in its units."""
+    path = _FOLDER / "tta" / "operations.toml"
+    read_tables = _read_file(path, _stamp(path))["operation"]
+    return description.operations(read_tables, frozenset(), Where(str(path)), moved=True)
+
+
+@cache
+def systolic_operations() -> dict[str, Operation]:
+    """The operations of every machine with an array."""
+    path = _FOLDER / "systolic" / "operations.toml"
+    read_tables = _read_file(path, _stamp(path))["operation"]
+    return description.operations(read_tables, frozenset(), Where(str(path)), sized=True)
+
+
+def used_operations(a: Architecture, known: dict[str, Operation]) -> dict[str, Operation]:
+    """The operations of an architecture's units; a file's own before the base operations."""
+    used = {o.operation for unit in a.unit.values() for o in unit.operations}
+    own = [n for n in known if n not in base_operations()]
+    return {n: known[n] for n in (*own, *known) if n in used}
 
 
 def _supports(tables: list[dict[str, Any]], where: Where) -> dict[str, tuple[str, ...]]:

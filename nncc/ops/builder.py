@@ -20,10 +20,7 @@ from nncc.ir.graph import Graph, Node, Symbol
 from nncc.ir.nests import Nest
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import TensorType
-from nncc.ops.table import Site, get, shape_value
-
-# Tensors up to this size are looked into during inference; shapes and axes are far smaller.
-KNOWN_ELEMENTS = 4096
+from nncc.ops.table import KNOWN_ELEMENTS, Site, get, shape_value
 
 
 class GraphBuilder:
@@ -60,7 +57,7 @@ class GraphBuilder:
         site = self.site(node)
         if types is None:
             types = tuple(get(node).infer(site))
-        value = shape_value(site)
+        value = shape_value(site, types)
         if value is not None:
             self._values[node.outputs[0]] = value
         self.nodes.append(node)

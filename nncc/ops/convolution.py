@@ -44,6 +44,27 @@ def spatial_pads(site: Site, rank: int) -> list[tuple[int, int]]:
     return [(pads[k], pads[k + rank]) for k in range(rank)]
 
 
+def window_extents(
+    site: Site, spatial: Sequence[Size], kernel: Sequence[int], ceil: bool = False
+) -> list[Size]:
+    """How many positions a window has along each spatial axis of x."""
+    pads = spatial_pads(site, len(kernel))
+    strides = site.per_axis("strides", len(kernel))
+    dilations = site.per_axis("dilations", len(kernel))
+    if min(*kernel, *strides, *dilations) < 1:
+        raise site.error("the window's extents, strides and dilations must be at least 1")
+    if min(min(p) for p in pads) < 0:
+        raise site.error("pads must not be negative", "cut with Slice")
+    extents = [
+        window_extent(spatial[k], kernel[k], strides[k], pads[k], dilations[k], ceil)
+        for k in range(len(kernel))
+    ]
+    if any(isinstance(e, int) and e < 1 for e in extents):
+        window = "x".join(map(str, kernel))
+        raise site.error(f"the window {window} is larger than the padded input {site.input('x')}")
+    return extents
+
+
 def _conv_shape(site: Site) -> tuple[Size, ...]:
     x, w = site.input("x"), site.input("w")
     spatial = x.rank - 2
@@ -55,6 +76,8 @@ def _conv_shape(site: Site) -> tuple[Size, ...]:
         raise site.error(f"the shape of w must be static, not {w}")
     filters, channels, *kernel = w.static_shape
     group = site.attr("group")
+    if group < 1:
+        raise site.error(f"group={group} is below 1")
     if x.shape[1] != channels * group:
         raise site.error(
             f"x has {x.shape[1]} channels, w takes {channels} in each of {group} groups"
@@ -66,16 +89,7 @@ def _conv_shape(site: Site) -> tuple[Size, ...]:
     bias = site.optional("b")
     if bias is not None and bias.shape != (filters,):
         raise site.error(f"the bias is {bias}, not of shape [{filters}]")
-    pads = spatial_pads(site, spatial)
-    strides = site.per_axis("strides", spatial)
-    dilations = site.per_axis("dilations", spatial)
-    extents = [
-        window_extent(x.shape[2 + k], kernel[k], strides[k], pads[k], dilations[k], False)
-        for k in range(spatial)
-    ]
-    if any(isinstance(e, int) and e < 1 for e in extents):
-        raise site.error(f"the window is larger than the padded input {x}")
-    return (x.shape[0], filters, *extents)
+    return (x.shape[0], filters, *window_extents(site, x.shape[2:], kernel))
 
 
 def _infer_conv(site: Site) -> Sequence[TensorType]:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from nncc.ir.expr import Const
 from nncc.ir.nests import Nest
-from nncc.ir.types import TensorType, boolean
-from nncc.ops.inference import FLOATS, Infer, broadcast, one_dtype
+from nncc.ir.types import DTYPES, TensorType, boolean, f64
+from nncc.ops.inference import FLOATS, Infer, broadcast, one_dtype, require
 from nncc.ops.notation import (
     Notation,
     Scalar,
@@ -95,6 +98,7 @@ def _unary(
     formula: Formula,
     *,
     dtypes: str = FLOATS,
+    infer: Infer | None = None,
     attrs: Mapping[str, AttrDecl] | None = None,
     lo: float = -3,
     hi: float = 3,
@@ -104,7 +108,7 @@ def _unary(
     declared = attrs or {}
     op(
         name, "x -> y", since=since, doc=doc, attrs=declared,
-        infer=broadcasts(dtypes), nest=elementwise(formula, tuple(declared)),
+        infer=infer or broadcasts(dtypes), nest=elementwise(formula, tuple(declared)),
         traits={"elementwise"}, sample=operands(1, samples, lo, hi, sample_attrs),
     )  # fmt: skip
 
@@ -156,6 +160,12 @@ _unary(
 )  # fmt: skip
 
 
+def _infer_gelu(site: Site) -> Sequence[TensorType]:
+    if (how := site.attr("approximate")) not in ("none", "tanh"):
+        raise site.error(f"approximate={how} is neither none nor tanh")
+    return broadcasts(FLOATS)(site)
+
+
 def _gelu(x: Scalar, approximate: str) -> Scalar:
     if approximate == "tanh":
         inner = (x + x * x * x * 0.044715) * 0.7978845608028654  # sqrt(2/pi)
@@ -167,7 +177,7 @@ _unary(
     "Gelu", 20,
     "0.5 * x * (1 + erf(x / sqrt(2))); with approximate=tanh, erf(x/sqrt 2) is replaced by "
     "tanh(sqrt(2/pi) * (x + 0.044715 x^3))",
-    _gelu, attrs={"approximate": AttrDecl("string", "none")},
+    _gelu, infer=_infer_gelu, attrs={"approximate": AttrDecl("string", "none")},
     sample_attrs=lambda d: {"approximate": d.choice("none", "tanh")},
 )  # fmt: skip
 
@@ -204,6 +214,11 @@ def _nonzero_divisor(d: Draw) -> Sample:
 
 def _power(d: Draw) -> Sample:
     shape = d.shape()
+    if d.whole(0, 2) == 0:
+        exponent = d.ints(shape, d.choice("i32", "i64"), 0, 5)
+        halves = d.ints(shape, "i32", 1, 4).astype(np.float32) / 2
+        base = d.ints(shape, d.choice("i32", "i64"), 0, 9)
+        return Sample((base, d.choice(exponent, halves)))
     return Sample((d.floats(shape, lo=0.1), d.floats(d.broadcastable(shape))))
 
 
@@ -226,24 +241,47 @@ _unary("Not", 1, "not x", lambda x: call("not", x), dtypes="bool", samples="bool
 
 
 def _infer_pow(site: Site) -> Sequence[TensorType]:
+    base = require(site, "a", dtypes=FLOATS + " i64 i32")
+    require(site, "b", dtypes=NUMBERS)
     shape = broadcast(site, [t.shape for t in site.inputs if t is not None])
-    return (TensorType(site.input("a").dtype, shape),)
+    return (TensorType(base.dtype, shape),)
 
 
 def _pow(a: Scalar, b: Scalar) -> Scalar:
-    """The result has the dtype of the base; a float exponent of an integer base is refused."""
-    from nncc.ir.expr import Const
-
+    """The result has the dtype of the base."""
     if isinstance(b.expr, Const) and b.expr.value == 2:
         return a * a
     if isinstance(b.expr, Const) and b.expr.value == 0.5 and a.dtype.is_float:
         return call("sqrt", a)
+    if b.dtype.is_float and not a.dtype.is_float:
+        power = call("pow", cast(f64, a), cast(f64, b))
+        nearest = call("round", power)
+        # 4 ** 0.5 is 2, though a function that is not exact may give a little less
+        close = call("le", call("abs", power - nearest), call("abs", nearest) * 1e-12)
+        whole = call("eq", b, call("floor", b))
+        exact = call("pow", a, cast(a.dtype, b))
+        return select(whole, exact, cast(a.dtype, select(close, nearest, power)))
     return call("pow", a, cast(a.dtype, b))
 
 
+def _pow_reference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+    if a.dtype.kind != "i":
+        return (np.power(a, b.astype(a.dtype)),)
+    if b.dtype.kind not in "iu":
+        wide = np.power(a.astype(np.float64), b.astype(np.float64))
+        whole, exponent = b == np.floor(b), np.trunc(b).astype(np.int64)
+        return (np.where(whole, _pow_reference(a, exponent)[0], wide).astype(a.dtype),)
+    whole = np.power(a, np.maximum(b, 0).astype(a.dtype))
+    inverse = np.where(np.abs(a) == 1, np.where(b % 2, a, 1), 0)  # of what is larger: 0.…
+    return (np.where(b < 0, inverse, whole).astype(a.dtype),)
+
+
 op(
-    "Pow", "a b -> y", since=15, doc="a to the power of b, in the dtype of a.",
-    infer=_infer_pow, nest=elementwise(_pow), traits={"elementwise"}, sample=sample(_power),
+    "Pow", "a b -> y", since=15,
+    doc="a to the power of b, in the dtype of a; for integers the result is truncated.",
+    infer=_infer_pow, nest=elementwise(_pow), reference=_pow_reference, traits={"elementwise"},
+    sample=sample(_power),
+    deviation="onnx.reference raises an error for integers to negative powers",
 )  # fmt: skip
 
 
@@ -277,6 +315,7 @@ op(
 
 
 def _infer_clip(site: Site) -> Sequence[TensorType]:
+    require(site, "x", dtypes=NUMBERS)
     one_dtype(site, "x", "min", "max")
     for bound in ("min", "max"):
         type = site.optional(bound)
@@ -314,7 +353,7 @@ op(
 
 
 def _infer_prelu(site: Site) -> Sequence[TensorType]:
-    x, slope = site.input("x"), site.input("slope")
+    x, slope = require(site, "x", dtypes=FLOATS + " i64 i32 u64 u32"), site.input("slope")
     one_dtype(site, "x", "slope")
     if broadcast(site, [x.shape, slope.shape]) != x.shape:
         raise site.error(f"slope {slope} does not broadcast to {x}")
@@ -340,8 +379,6 @@ def _cast_nest(site: Site) -> Nest:
 
 def _sample_cast(d: Draw) -> Sample:
     source, to = d.choice("f32", "i32", "i64", "bool", "i8"), d.choice("f32", "i64", "i32", "bool")
-    from nncc.ir.types import DTYPES
-
     return Sample((d.array(d.shape(), source),), {"to": DTYPES[to]})
 
 

@@ -32,7 +32,7 @@ def _infer_gather(site: Site) -> Sequence[TensorType]:
 def _check_range(site: Site, extents: Sequence[Size]) -> None:
     """Refuses known indices outside of their axis; the last axis of them belongs to `extents`."""
     known = site.constant("indices")
-    if known is None or known.dtype == object:
+    if known is None or known.dtype == object or not known.size:
         return
     columns: list[Any] = [known]
     if len(extents) > 1 or site.node.op == "GatherND":

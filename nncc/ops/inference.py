@@ -80,14 +80,15 @@ def axes(site: Site, values: Sequence[int], rank: int) -> tuple[int, ...]:
 
 def known_ints(site: Site, name: str) -> tuple[int, ...]:
     """The value of an integer operand, as ints; VerifyError if it is not known exactly."""
-    values = site.known(name).reshape(-1).tolist()
+    values = known_sizes(site, name)
     if not all(isinstance(v, int) for v in values):
-        raise site.error(f"operand {name} depends on named sizes: {values}")
-    return tuple(values)
+        raise site.error(f"operand {name} depends on named sizes: {list(values)}")
+    return values  # type: ignore[return-value]
 
 
 def known_sizes(site: Site, name: str) -> tuple[Size, ...]:
     """The value of an integer operand, which may depend on named sizes."""
+    require(site, name, dtypes="i64 i32")
     return tuple(site.known(name).reshape(-1).tolist())
 
 

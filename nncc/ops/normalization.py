@@ -58,6 +58,8 @@ op(
 def _infer_layer_normalization(site: Site) -> Sequence[TensorType]:
     x = require(site, "x", dtypes=FLOATS)
     one_dtype(site, "x", "scale", "b")
+    if site.attr("stash_type") != 1:
+        raise site.error("statistics are kept in float32 or wider: stash_type must be 1")
     axis(site, site.attr("axis"), x.rank)
     for name in ("scale", "b"):
         given = site.optional(name)
@@ -107,7 +109,7 @@ op(
     "`axis` on. The outputs Mean and InvStdDev are not taken.",
     attrs={
         "axis": AttrDecl("int", -1), **EPSILON,
-        "stash_type": AttrDecl("int", 1, doc="statistics are kept in at least float32"),
+        "stash_type": AttrDecl("int", 1, doc="1: statistics are kept in at least float32"),
     },
     infer=_infer_layer_normalization, nest=_layer_normalization_nest, traits={"reduction"},
     sample=sample(_sample_layer_normalization),

@@ -19,8 +19,10 @@ def quotient(a: Size, b: Size) -> Size | None:
     >>> quotient(12 * var("N") + 12, var("N") + 1)
     12
     """
+    if b == 0:
+        return None
     if isinstance(b, int) and isinstance(a, int):
-        return a // b if b and a % b == 0 else None
+        return a // b if a % b == 0 else None
     divisor = [((), b)] if isinstance(b, int) else list(b.terms)
     result: Size = 0
     while a != 0:

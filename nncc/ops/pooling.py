@@ -14,9 +14,16 @@ import numpy as np
 
 from nncc.ir.index import Index, Size, ceildiv, maximum, minimum, product
 from nncc.ir.nests import Nest, builtin_identity
-from nncc.ir.types import DTYPES, TensorType
-from nncc.ops.convolution import SPATIAL, WINDOW_AXES, reaches_border, spatial_dims, spatial_pads
-from nncc.ops.convolution import window_indices as input_indices
+from nncc.ir.types import DTYPES, TensorType, dtype_of
+from nncc.ops.convolution import (
+    SPATIAL,
+    WINDOW_AXES,
+    reaches_border,
+    spatial_dims,
+    spatial_pads,
+    window_extents,
+    window_indices,
+)
 from nncc.ops.inference import FLOATS, require, window_extent
 from nncc.ops.notation import Notation, Scalar, cast, size_value
 from nncc.ops.samples import Draw, sample
@@ -40,17 +47,8 @@ def pool_shape(site: Site) -> tuple[Size, ...]:
     spatial = len(kernel)
     if x.rank != spatial + 2 or not 1 <= spatial <= 3:
         raise site.error(f"kernel_shape {list(kernel)} does not fit x, which is {x}")
-    pads = spatial_pads(site, spatial)
-    strides = site.per_axis("strides", spatial)
-    dilations = site.per_axis("dilations", spatial)
-    extents = [
-        window_extent(
-            x.shape[2 + k], kernel[k], strides[k], pads[k], dilations[k], site.attr("ceil_mode")
-        )
-        for k in range(spatial)
-    ]
-    if any(isinstance(e, int) and e < 1 for e in extents):
-        raise site.error(f"the window {list(kernel)} is larger than the padded input {x}")
+    extents = window_extents(site, x.shape[2:], kernel, site.attr("ceil_mode"))
+    pads, dilations = spatial_pads(site, spatial), site.per_axis("dilations", spatial)
     if any(max(p) >= d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
         raise site.error("a window would lie wholly in the padding")
     return (*x.shape[:2], *extents)
@@ -64,7 +62,7 @@ def window_parts(
     kernel: tuple[int, ...] = site.attr("kernel_shape")
     n, c = notation.dims("n c")
     positions, taps = spatial_dims(notation, len(kernel))
-    where = (n, c, *input_indices(site, positions, taps))
+    where = (n, c, *window_indices(site, positions, taps))
     outside = reaches_border(site, x.type, kernel) or site.attr("ceil_mode")
     return (n, c, *positions), where, dict(zip(taps, kernel, strict=True)), outside
 
@@ -115,7 +113,8 @@ def _last_axes(view: np.ndarray) -> tuple[int, ...]:
 def _max_pool_reference(
     x: np.ndarray, *, kernel_shape: Sequence[int], **attrs: Any
 ) -> tuple[np.ndarray, ...]:
-    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    dtype = dtype_of(x.dtype)
+    lowest = -np.inf if dtype.is_float else dtype.limits[0]
     view = pool_windows(x, kernel_shape, lowest, attrs)
     return (np.asarray(view.max(axis=_last_axes(view)), x.dtype),)
 

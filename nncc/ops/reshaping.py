@@ -15,7 +15,7 @@ import numpy as np
 from nncc.ir.index import Index, Size, floordiv, modulo, product
 from nncc.ir.nests import Nest
 from nncc.ir.types import TensorType
-from nncc.ops.inference import axes, known_ints, known_sizes, same_as
+from nncc.ops.inference import FLOATS, axes, known_ints, known_sizes, require, same_as
 from nncc.ops.notation import Notation
 from nncc.ops.polynomials import quotient
 from nncc.ops.samples import Draw, i64, sample
@@ -259,6 +259,7 @@ op(
 
 
 def _infer_dropout(site: Site) -> Sequence[TensorType]:
+    require(site, "x", dtypes=FLOATS)
     if site.optional("training") is not None and site.known("training").item():
         raise site.error("training mode is not supported", "export the model for inference")
     return (site.input("x"),)

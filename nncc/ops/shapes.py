@@ -14,7 +14,7 @@ from nncc.ir.index import Size, ceildiv
 from nncc.ir.nests import Nest
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import DTYPES, TensorType, f32, i64
-from nncc.ops.inference import known_sizes, object_array, one_dtype
+from nncc.ops.inference import known_sizes, object_array, one_dtype, require
 from nncc.ops.notation import Notation, axis_names, cast, const, size_value
 from nncc.ops.samples import Draw, sample
 from nncc.ops.samples import i64 as shape_operand
@@ -153,6 +153,9 @@ op(
 
 
 def _range_extent(site: Site) -> Size:
+    for name in ("start", "limit", "delta"):
+        if site.input(name).elements != 1:
+            raise site.error(f"operand {name} is {site.input(name)}, not a scalar")
     start, limit, delta = (site.known(n).item() for n in ("start", "limit", "delta"))
     if delta == 0:
         raise site.error("a step of 0 never ends")
@@ -162,6 +165,7 @@ def _range_extent(site: Site) -> Size:
 
 
 def _infer_range(site: Site) -> Sequence[TensorType]:
+    require(site, "start", dtypes="f64 f32 i64 i32 i16")
     extent = _range_extent(site)
     if isinstance(extent, int) and extent < 1:
         raise site.error("the range is empty")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nncc.ir.index import Index, Size, ceildiv
+from nncc.ir.bounds import nonnegative
+from nncc.ir.index import Index, Size, ceildiv, modulo
 from nncc.ir.nests import Nest
 from nncc.ir.types import TensorType
 from nncc.ops.inference import axis, broadcast, known_ints, known_sizes
@@ -78,29 +79,33 @@ def _one_slice(
     site: Site, start: Size, end: Size, step: int, extent: Size
 ) -> tuple[Size, int, Size]:
     """A slice with its bounds counted from the front and limited to the axis."""
-    first = _limited(site, start, extent, 0 if step > 0 else -1)
-    last = _limited(site, end, extent, 0 if step > 0 else -1)
-    count = ceildiv(last - first, step) if step > 0 else ceildiv(first - last, -step)
+    if step > 0:
+        first = _limited(site, start, extent, 0, extent)
+        count = ceildiv(_limited(site, end, extent, 0, extent) - first, step)
+    else:
+        first = _limited(site, start, extent, 0, extent - 1)
+        count = ceildiv(first - _limited(site, end, extent, -1, extent - 1), -step)
     if isinstance(count, int) and count < 1:
         raise site.error(f"the slice {start}:{end}:{step} of an axis of {extent} is empty")
     return first, step, count
 
 
-def _limited(site: Site, bound: Size, extent: Size, least: int) -> Size:
-    """A bound between `least` and the last index it may have, which is extent + least."""
-    if isinstance(bound, int):
-        if isinstance(extent, int):
-            counted = bound + extent if bound < 0 else bound
-            return max(0 if least == 0 else -1, min(counted, extent + least))
-        if abs(bound) > 2**31 - 2:  # "to the very end", in either direction
-            return extent + least if bound > 0 else least
-        # named sizes are at least 1, so only these are sure to lie inside
-        if bound in (0, 1) and least == 0:
-            return bound
-        if bound == -1:
-            return extent - 1
-    elif bound == extent:
-        return extent + least
+def _limited(site: Site, bound: Size, extent: Size, least: Size, most: Size) -> Size:
+    """A bound, counted from the front, within `least..most`, both included."""
+
+    def surely(size: Size) -> bool:
+        return nonnegative(size) or nonnegative(size - extent + 1)  # every extent is at least 1
+
+    if isinstance(bound, int) and abs(bound) > 2**31 - 2:  # "to the very end", either way
+        return most if bound > 0 else least
+    counted = bound if surely(bound) else bound + extent
+    if surely(bound) or surely(-1 - bound):
+        if surely(least - counted):
+            return least
+        if surely(counted - most):
+            return most
+        if surely(counted - least) and surely(most - counted):
+            return counted
     raise site.error(
         f"whether the bound {bound} lies inside of an axis of {extent} is not known",
         "give the size a number, or slice another axis",
@@ -158,19 +163,20 @@ def _parts(site: Site) -> tuple[int, tuple[int, ...]]:
     """The axis that is split and the extents of the parts."""
     x = site.input("x")
     k = axis(site, site.attr("axis"), x.rank)
-    extent, count = x.shape[k], site.attr("num_outputs")
+    extent, count = x.shape[k], len(site.node.outputs)
+    if site.attr("num_outputs") not in (None, count):
+        raise site.error(f"num_outputs={site.attr('num_outputs')}, but it has {count} outputs")
     if site.optional("split") is not None:
         parts = known_ints(site, "split")
     elif not isinstance(extent, int):
         raise site.error(f"an axis of extent {extent} needs explicit parts")
     else:
-        count = count or len(site.node.outputs)
         size = -(-extent // count)
         parts = (*[size] * (count - 1), extent - size * (count - 1))
     if sum(parts) != extent or min(parts) < 1:
         raise site.error(f"parts {list(parts)} do not make up axis {k} of {x}")
-    if len(parts) != len(site.node.outputs):
-        raise site.error(f"{len(parts)} parts for {len(site.node.outputs)} outputs")
+    if len(parts) != count:
+        raise site.error(f"{len(parts)} parts for {count} outputs")
     return k, parts
 
 
@@ -299,19 +305,25 @@ def _infer_tile(site: Site) -> Sequence[TensorType]:
 
 
 def _tile_nest(site: Site) -> Nest:
-    """Iterates over copies and positions: y[copy * extent + i] = x[i]."""
+    """Iterates over copies and positions: y[copy * extent + i] = x[i].
+
+    Along an axis of symbolic extent over y alone: y[i] = x[i % extent].
+    """
     notation = Notation(site)
     x, y = notation.tensors("x", "y")
     dims = notation.dims(axis_names(x.type.rank))
-    target: list[Size] = []
+    target: list[Size] = list(dims)
+    source: list[Size] = list(dims)
     over: dict[Index, Size] = {}
-    for k, (d, extent, repeat) in enumerate(
-        zip(dims, x.shape, known_sizes(site, "repeats"), strict=True)
-    ):
-        copy = notation.dim(f"copy{k}")
-        over |= {copy: repeat, d: extent}
-        target.append(copy * extent + d)
-    notation.assign(y.at(target), x.at(dims), over)
+    for k, repeat in enumerate(known_sizes(site, "repeats")):
+        d, extent = dims[k], x.shape[k]
+        if repeat != 1 and isinstance(extent, int):
+            copy = notation.dim(f"copy{k}")
+            over |= {copy: repeat, d: extent}
+            target[k] = copy * extent + d
+        elif repeat != 1:
+            source[k] = modulo(d, extent)
+    notation.assign(y.at(target), x.at(source), over)
     return notation.build()
 
 
@@ -346,6 +358,8 @@ def _infer_pad(site: Site) -> Sequence[TensorType]:
     value = site.optional("value")
     if value is not None and (value.dtype is not x.dtype or value.elements != 1):
         raise site.error(f"the value is {value}, not one {x.dtype}")
+    if value is not None:
+        site.known("value")
     extents = [lo + e + hi for e, (lo, hi) in zip(x.shape, _paddings(site), strict=True)]
     if any(isinstance(e, int) and e < 1 for e in extents):
         raise site.error(f"padding leaves nothing of {x}")

@@ -1,6 +1,7 @@
-"""Ops that hold or call code: Group and Call.
+"""Ops that hold or call code: Group, Call and Run.
 
-`fuse` collects nodes into Groups; `lower` turns each into a Nest and a Call of it.
+`fuse` collects nodes into Groups; `lower` turns each into a Nest and a Call of it. Where the
+machine's operations need constants in another form than the nest, `perform` makes Runs of Calls.
 """
 
 from __future__ import annotations
@@ -63,4 +64,19 @@ op(
     "neighbouring axes merged.",
     attrs={"callee": AttrDecl("string", required=True, doc="name of the nest")},
     infer=_infer_call, no_nest="it calls a nest",
+)  # fmt: skip
+
+
+def _infer_run(site: Site) -> Sequence[TensorType]:
+    if not site.outputs:
+        raise site.error("what a function gives does not follow from its operands: state its types")
+    return site.outputs
+
+
+op(
+    "Run", "x* -> y*", domain="nncc",
+    doc="What a Loops function of the module computes: inputs in the order of its `in` buffers, "
+    "outputs in the order of its `out` buffers, each in the layout of the value.",
+    attrs={"callee": AttrDecl("string", required=True, doc="name of the function")},
+    infer=_infer_run, no_nest="it calls a function",
 )  # fmt: skip

@@ -185,6 +185,9 @@ class Sample:
 
 TABLE: dict[str, Op] = {}
 
+# Tensors up to this size are looked into during inference; shapes and axes are far smaller.
+KNOWN_ELEMENTS = 4096
+
 TRAITS = {
     "elementwise": "one output element from the input elements at the same broadcast position",
     "view": "elements are renumbered, none is computed",
@@ -275,13 +278,17 @@ def bind(node: Node) -> dict[str, str]:
     return {formal: actual for formal, actual in pairs if actual}
 
 
-def shape_value(site: Site) -> np.ndarray | None:
+def shape_value(site: Site, types: Sequence[TensorType]) -> np.ndarray | None:
     """The value of a node's output by the op's `shape_rule`, as an object or integer array.
 
-    None if the op has no such rule, or an input that it needs is not known.
+    None if the op has no such rule, an input that it needs is not known, or the output, whose type
+    is the first of `types`, has too many elements to be a shape.
     """
     declared = TABLE.get(site.node.op)
     if declared is None or declared.shape_rule is None:
+        return None
+    elements = types[0].elements
+    if not isinstance(elements, int) or not 0 <= elements <= KNOWN_ELEMENTS:
         return None
     known = all(
         v is not None or not i for i, v in zip(site.node.inputs, site.constants, strict=True)

@@ -60,7 +60,7 @@ def _merge_nodes(graph: Graph, merged: dict[str, str]) -> Graph:
         inputs = tuple(merged.get(i, i) for i in node.inputs)
         if inputs != node.inputs:
             node = replace(node, inputs=inputs)
-        other = first.setdefault(_key(node), node)
+        other = first.setdefault(_key(node, graph), node)
         if other is node or not pinned.isdisjoint(node.outputs) or not _covers(other, node):
             nodes.append(node)
             continue
@@ -69,7 +69,10 @@ def _merge_nodes(graph: Graph, merged: dict[str, str]) -> Graph:
         return graph
     made = {*graph.inputs, *(o for n in nodes for o in n.outputs)}
     return replace(
-        graph, nodes=tuple(nodes), types={k: t for k, t in graph.types.items() if k in made}
+        graph,
+        nodes=tuple(nodes),
+        types={k: t for k, t in graph.types.items() if k in made},
+        layouts={k: v for k, v in graph.layouts.items() if k in made or k not in graph.types},
     )
 
 
@@ -80,10 +83,12 @@ def _covers(a: Node, b: Node) -> bool:
     )
 
 
-def _key(node: Node) -> Hashable:
-    """Equal for nodes that compute the same. Regions are compared by identity."""
+def _key(node: Node, graph: Graph) -> Hashable:
+    """Equal for nodes that compute the same, in the same layouts. Regions are compared by
+    identity."""
     attrs = tuple(sorted((name, _attribute_key(v)) for name, v in node.attrs.items()))
-    return node.op, node.inputs, attrs, tuple(id(r) for r in node.regions)
+    layouts = tuple(graph.layouts.get(o) for o in node.outputs)
+    return node.op, node.inputs, attrs, tuple(id(r) for r in node.regions), layouts
 
 
 def _attribute_key(value: AttrValue) -> str:

@@ -91,8 +91,8 @@ class _Part:
 
     def reads_in_place(self, value: str) -> bool:
         """Whether output element i uses element i of `value` and no other of it."""
-        if self.pointwise is None or self.is_subscript(value):
-            return False
+        if self.pointwise is None or self.is_subscript(value) or not self.loads_of(value):
+            return False  # an operand that is not loaded is a shape: known before anything runs
         target = self.pointwise.targets[0]
         shape = self.nest.param(value).type.shape
         if shape != self.nest.param(target.tensor).type.shape:

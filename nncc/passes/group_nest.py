@@ -30,6 +30,7 @@ from nncc.passes.nest_rewrite import (
     with_aligned_dims,
     without_unit_dims,
 )
+from nncc.passes.nest_split import with_split_dims
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def group_nest(module: Module, graph: Graph, node: Node) -> GroupNest:
     nests = node_nests(module, region, outer)
     nest = concatenated(region, nests)
     nest = with_accumulators(inlined(nest))
-    nest = with_aligned_dims(without_unit_dims(nest))
+    nest = with_split_dims(with_aligned_dims(without_unit_dims(nest)))
     lead = leading(nests)
     names = _canonical_names(nest, region, lead, module)
     read = frozenset[str]().union(*(tensors_of(s) for s in nest.statements))

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from nncc.ir.expr import Load
+from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Graph, Module, Node, Symbol
-from nncc.ir.index import Index, Size, affine, ceildiv, var, variables
+from nncc.ir.index import Element, Size, ceildiv, elements, var, variables
 from nncc.ir.layout import by_channel, is_row_major, padded
-from nncc.ir.nests import Access, Nest
+from nncc.ir.nests import Access, Nest, Statement, sizes_of
 from nncc.ir.nests import Layout as TensorLayout
 from nncc.ir.types import TensorType
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
-from nncc.passes.contractions import Contraction, contraction, operation_shape
+from nncc.passes.contractions import LANE_BYTES, Contraction, axis_of, best_contraction
 from nncc.passes.group_nest import group_nest, has_nest
-from nncc.passes.nest_parts import accesses, fresh, plain
+from nncc.passes.nest_parts import fresh, plain
 
 log = logging.getLogger(__name__)
 
 RELAYOUT = "Relayout"
-ACCUMULATOR_BYTES = 4  # of the f32 and i32 elements whose number fills a vector
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Layout(Pass):
     enable: bool = True
 
     def run(self, module: Module, target: Machine) -> Module:
-        lanes = target.vector_bytes // ACCUMULATOR_BYTES
+        lanes = target.vector_bytes // LANE_BYTES
         if not self.enable or lanes < 2:
             return module
         chooser = _Chooser(module, target, lanes)
@@ -97,14 +96,15 @@ class _Chooser:
         values = found.values
         nest = found.nest
         constants = frozenset(p for p, v in values.items() if v in self.module.symbols)
-        product = contraction(nest, constants)
+        product = best_contraction(nest, self.target, constants)
+        step = self.lanes if product is None else min(self.lanes, product.lanes)
         wanted: dict[str, TensorLayout | None] = {}
         kept = {p: self.current(v) for p, v in values.items()}
         for p in nest.outputs:
-            layout = self.output_layout(nest, p.name, kept, product)
+            layout = self.output_layout(nest, p.name, kept, product, step)
             if layout is not None:
                 wanted[p.name] = layout[0]
-                wanted |= self.beside(nest, p.name, layout[1], constants)
+                wanted |= self.beside(nest, p.name, layout[1], constants, step)
         if product is not None:
             wanted |= self.operands(nest, product, constants)
         self.emit(node, values, wanted, constants)
@@ -120,19 +120,24 @@ class _Chooser:
         output: str,
         kept: Mapping[str, TensorLayout | None],
         product: Contraction | None,
+        step: int,
     ) -> tuple[TensorLayout, int] | None:
-        """A blocked layout for an output and the axis that it blocks, or None for row-major."""
+        """A blocked layout for an output and the axis that it blocks, or None for row-major.
+
+        Args:
+            step: of how many elements the pieces are that must not be cut by a block's border.
+        """
         shape = nest.param(output).type.shape
-        writes = [(s, t) for s in nest.statements for t in s.targets if t.tensor == output]
+        writes = [t for s in nest.statements for t in s.targets if t.tensor == output]
         for axis in range(len(shape) - 1):
-            names = [self.blocked_dim(t, axis) for _, t in writes]
+            names = [blocked_dim(t, axis, step) for t in writes]
             if any(n is None for n in names):
                 continue
             extent = shape[axis]
             wide = not isinstance(extent, int) or 4 * extent >= self.lanes
-            contracted = product is not None and set(names) == {product.lanes} and wide
+            contracted = product is not None and set(names) == {product.vector} and wide
             followed = any(
-                layout is not None and self.is_blocked_by(nest, p, layout, name)
+                layout is not None and self.is_blocked_by(nest, p, layout, name, step)
                 for p, layout in kept.items()
                 for name in names
             )
@@ -140,47 +145,37 @@ class _Chooser:
                 return by_channel(shape, axis, self.lanes), axis
         return None
 
-    def blocked_dim(self, access: Access | Load, axis: int) -> str | None:
-        """The dim that runs over an axis block by block: alone, or after whole blocks."""
-        index = access.indices[axis]
-        form = affine(index, variables(index)) if isinstance(index, Index) else None
-        if form is None or list(form[0].values()) != [1] or not isinstance(form[1], int):
-            return None
-        name = next(iter(form[0]))
-        others = (i for k, i in enumerate(access.indices) if k != axis)
-        if form[1] % self.lanes or any(name in variables(i) for i in others):
-            return None
-        return name
-
-    def is_blocked_by(self, nest: Nest, param: str, layout: TensorLayout, dim: str | None) -> bool:
+    def is_blocked_by(
+        self, nest: Nest, param: str, layout: TensorLayout, dim: str | None, step: int
+    ) -> bool:
         """Whether `layout` blocks the axis of `param` that `dim` runs over."""
         shape = nest.param(param).type.shape
         return any(
             a.tensor == param
             and any(
-                self.blocked_dim(a, k) == dim and layout == by_channel(shape, k, self.lanes)
+                blocked_dim(a, k, step) == dim and layout == by_channel(shape, k, self.lanes)
                 for k in range(len(shape))
             )
             for s in nest.statements
-            for a in accesses(s)
+            for a in (*s.targets, *_reads(s))
         )
 
     def beside(
-        self, nest: Nest, output: str, axis: int, constants: frozenset[str]
+        self, nest: Nest, output: str, axis: int, constants: frozenset[str], step: int
     ) -> dict[str, TensorLayout | None]:
         """Layouts of the operands that vary with the blocked dim of an output."""
         wanted: dict[str, TensorLayout | None] = {}
         dims = {
-            self.blocked_dim(t, axis)
+            blocked_dim(t, axis, step)
             for s in nest.statements
             for t in s.targets
             if t.tensor == output
         }
         for s in nest.statements:
-            for load in (a for a in accesses(s) if isinstance(a, Load)):
+            for load in _reads(s):
                 p = nest.param(load.tensor)
                 for k, extent in enumerate(p.type.shape):
-                    if p.role != "in" or self.blocked_dim(load, k) not in dims:
+                    if p.role != "in" or blocked_dim(load, k, step) not in dims:
                         continue
                     if k < p.type.rank - 1:
                         wanted[p.name] = by_channel(p.type.shape, k, self.lanes)
@@ -193,55 +188,52 @@ class _Chooser:
     def operands(
         self, nest: Nest, product: Contraction, constants: frozenset[str]
     ) -> dict[str, TensorLayout | None]:
-        """Layouts of the two operands of a contraction."""
-        lanes, group = operation_shape(product, self.target)
+        """Layouts of the two operands of a contraction that the machine has an operation for."""
         wanted: dict[str, TensorLayout | None] = {}
-        if group > 1:
-            activation = self.grouped_activation(nest, product, group)
-            if activation is not None:
-                wanted[product.activation.tensor] = activation
-        weights = product.weights
-        if weights.tensor in constants and lanes:
-            layout = self.weights(nest, product, lanes, group)
+        if product.operation is None:
+            return wanted
+        for load in product.operands:
+            layout = None
+            if load not in product.weights and product.group:
+                layout = self.grouped_activation(nest, load, *product.group)
+            elif load in product.weights and load.tensor in constants:
+                layout = self.weights(nest, product, load)
             if layout is not None:
-                wanted[weights.tensor] = layout
+                wanted[load.tensor] = layout
         return wanted
 
     def grouped_activation(
-        self, nest: Nest, product: Contraction, group: int
+        self, nest: Nest, load: Load, channel: str, group: int
     ) -> TensorLayout | None:
         """A layout in which `group` neighbours of the channel stand together, if it needs one."""
-        load = product.activation
         shape = nest.param(load.tensor).type.shape
-        axis = next(k for k, i in enumerate(load.indices) if plain(i) == product.channel)
+        axis = next(k for k, i in enumerate(load.indices) if channel in variables(i))
         if axis == len(shape) - 1:
             return None
         extent = shape[axis]
         few = isinstance(extent, int) and extent < self.lanes
         return by_channel(shape, axis, group if few else self.lanes)
 
-    def weights(
-        self, nest: Nest, product: Contraction, lanes: int, group: int
-    ) -> TensorLayout | None:
+    def weights(self, nest: Nest, product: Contraction, load: Load) -> TensorLayout | None:
         """[m // B, c // C, taps…, c % C, m % B], with zeros behind the ends.
 
         With a grouping operation the innermost are its operand: [m % lanes, c % group].
         """
-        shape = nest.param(product.weights.tensor).type.shape
+        shape = nest.param(load.tensor).type.shape
+        m, c = product.vector, product.channel
+        lanes, group = product.lanes, product.group[1] if product.group else 1
         axes: dict[str, int] = {}
-        for k, index in enumerate(product.weights.indices):
-            name = plain(index)
+        for k, index in enumerate(load.indices):
+            name = m if axis_of(load, m, lanes) == k else plain(index)
             if name is not None and name not in axes:
                 axes[name] = k
             elif index != 0 or shape[k] != 1:
                 return None
-        m, c = product.lanes, product.channel
-        rest = [n for n in axes if n not in (m, c, *product.taps)]
-        taps = [n for n in axes if n in product.taps]
-        extent = shape[axes[m]]
-        two = not product.depthwise and group == 1
-        wide = not isinstance(extent, int) or extent > lanes
-        block = 2 * lanes if two and wide else lanes
+        taps = [n for n in axes if n in product.statement.reduction_dims and n != c]
+        rest = [n for n in axes if n not in (m, c, *taps)]
+        two = not product.is_depthwise and group == 1 and axis_of(load, m, 2 * lanes) is not None
+        extent = product.dim(m).extent
+        block = 2 * lanes if two and (not isinstance(extent, int) or extent > lanes) else lanes
         channels = group
         if group == 1 and taps and c is not None:
             size = shape[axes[c]]
@@ -341,6 +333,20 @@ class _Chooser:
                 self.layouts[copy] = layout
             self.copies[name, layout] = copy
         return self.copies[name, layout]
+
+
+def _reads(s: Statement) -> Iterator[Load | Element]:
+    """What a statement loads, subscript tensors too: a table's element keeps its place."""
+    for v in s.values:
+        yield from loads(v)
+    for size in sizes_of(s):
+        yield from elements(size)
+
+
+def blocked_dim(access: Access | Load | Element, axis: int, step: int) -> str | None:
+    """The dim that runs over an axis: alone, or from multiples of `step` on."""
+    names = [n for n in variables(access.indices[axis]) if axis_of(access, n, step) == axis]
+    return names[0] if len(names) == 1 else None
 
 
 def _whole(axis: int, shape: tuple[Size, ...]) -> tuple[Size, Size]:

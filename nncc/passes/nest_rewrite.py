@@ -10,23 +10,22 @@ they run before one is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 
 from nncc.ir.expr import Load
-from nncc.ir.index import substitute
+from nncc.ir.index import Size, affine, substitute, variables
 from nncc.ir.nests import ASSIGN, Access, Item, Nest, Param, Scan, Statement
 from nncc.passes.nest_parts import (
     accesses,
     fresh,
-    full_axes,
     map_sizes,
     map_statements,
-    plain,
     renamed,
     with_dim_names,
 )
+from nncc.passes.nest_split import covers
 
 
 def with_accumulators(nest: Nest) -> Nest:
@@ -38,8 +37,7 @@ def with_accumulators(nest: Nest) -> Nest:
         roles = {nest.param(t.tensor).role for t in s.targets}
         if s.combine == ASSIGN or len(folds) > 1 or roles != {"out"}:
             continue
-        covers = [full_axes(nest, replace(s, targets=(t,))) for t in s.targets]
-        if any(c is None for c in covers):
+        if not all(covers(nest, s, t) for t in s.targets):
             continue
         for target in s.targets:
             nest = _with_accumulator(nest, s.name, target)
@@ -115,13 +113,24 @@ def _links(s: Statement, others: Iterable[Statement]) -> dict[str, str]:
             for a, b in product(accesses(s), accesses(other)):
                 if a.tensor != b.tensor or (a.tensor in written) != flows:
                     continue
-                for i, j in zip(a.indices, b.indices, strict=True):
-                    mine, their = plain(i), plain(j)
-                    if mine is None or their is None or mine in found or mine not in ranges:
+                pairs = zip(a.indices, b.indices, strict=True)
+                for mine, their in (p for i, j in pairs for p in _corresponding(i, j)):
+                    if mine in found or mine not in ranges or their in found.values():
                         continue
-                    if their not in found.values() and ranges[mine] == theirs.get(their):
+                    if ranges[mine] == theirs.get(their):
                         found[mine] = their
     return found
+
+
+def _corresponding(i: Size, j: Size) -> Iterator[tuple[str, str]]:
+    """Dims that have the same factor in two subscripts: in 4*a + b and 4*g + m, a is g."""
+    mine, their = (affine(x, variables(x)) for x in (i, j))
+    if mine is None or their is None or mine[1] != their[1]:
+        return
+    factors = sorted(mine[0].values())
+    if factors == sorted(their[0].values()) and len(set(factors)) == len(factors):
+        names = {factor: name for name, factor in their[0].items()}
+        yield from ((name, names[factor]) for name, factor in mine[0].items())
 
 
 def without_unit_dims(nest: Nest) -> Nest:

@@ -20,6 +20,8 @@ from nncc.passes.base import Pass
 from nncc.passes.pipeline import CompilerBug, Observer
 from nncc.passes.text import spell_pass
 
+MOST_COLUMNS = 79  # of a line of progress: a wrapped one could not be taken away
+
 
 class VerifyEach(Observer):
     """Verifies the module before the first pass and after each one.
@@ -137,14 +139,17 @@ class Progress(Observer):
         self._steps, self._done, self._started = steps, 0, time.monotonic()
 
     def before(self, step: Pass, module: Module) -> None:
-        if time.monotonic() - self._started > self._patience:
-            position = f"[{self._done + 1}/{len(self._steps)}]"
-            self._stream.write(f"\r\x1b[K{position} {step.name}")
-            self._stream.flush()
+        self.say(f"[{self._done + 1}/{len(self._steps)}] {step.name}")
 
     def after(self, step: Pass, module: Module) -> None:
         self._done += 1
         self.clear()
+
+    def say(self, text: str) -> None:
+        """Shows what is done now."""
+        if time.monotonic() - self._started > self._patience:
+            self._stream.write(f"\r\x1b[K{text[:MOST_COLUMNS]}")
+            self._stream.flush()
 
     def clear(self) -> None:
         """Takes the line away."""

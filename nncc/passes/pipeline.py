@@ -83,7 +83,7 @@ def _run_step(step: Pass, module: Module, target: Machine, observers: Sequence[O
     except CompilerBug as bug:
         bug.step, bug.module = bug.step or step, bug.module or module
         raise
-    except NnccError:
+    except (NnccError, OSError):  # an observer's output has gone, a disk is full, …
         raise
     except Exception as error:
         raise CompilerBug(

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nncc.ir.index import Size, atom, ceildiv, evaluate, maximum, nonnegative, variables
+from nncc.ir.bounds import nonnegative
+from nncc.ir.index import Size, atom, ceildiv, evaluate, maximum, variables
 from nncc.ir.program import ALIGNMENT
 
 # Values of named sizes by which candidates are ordered; any would be right.

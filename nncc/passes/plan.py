@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from nncc.diagnostics import PassError
+from nncc.ir.bounds import nonnegative
 from nncc.ir.expr import Const, Load
 from nncc.ir.graph import Graph, Module, Node, Symbol
 from nncc.ir.index import Size, ceildiv, product, var
@@ -75,7 +76,18 @@ def program(module: Module, name: str = "model") -> Program:
         tuple((n, module.type_of(n)) for n in module.graph.outputs),
         module.sizes,
     )
-    return Program(name, signature, module.functions, planner.memory, planner.packed_weights())
+    return Program(
+        name, signature, module.functions, planner.memory, planner.packed_weights(),
+        _doubtful_extents(module),
+    )  # fmt: skip
+
+
+def _doubtful_extents(module: Module) -> tuple[Size, ...]:
+    """Extents of tensors that are not at least 1 for all sizes: a window may not fit into x."""
+    types = [*module.graph.types.values()]
+    types += [p.type for nest in module.nests.values() for p in nest.params]
+    extents = dict.fromkeys(e for t in types for e in t.shape if not isinstance(e, int))
+    return tuple(e for e in extents if not nonnegative(e - 1))
 
 
 @dataclass

@@ -9,14 +9,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from nncc.diagnostics import PassError
+from nncc.diagnostics import PassError, nearest
 from nncc.ir.graph import Module, Node
 from nncc.machines.machine import Machine
+from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
 from nncc.passes.dce import remove_dead
 from nncc.passes.quantization import rules
 from nncc.passes.quantization.calibration import batches, ranges, run_graph
 from nncc.passes.quantization.integers import IntegerGraph, NoIntegerForm
+from nncc.passes.quantization.scales import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +87,11 @@ class Quantize(Pass):
             raise PassError(f"bits={self.bits} is not supported", help="bits=8 is")
         if not 50 < self.percentile <= 100:
             raise PassError(f"percentile={self.percentile} is not in 50..100")
+        _refuse_unknown(module, self.floats)
         _refuse_bad_weights(module)
         data = batches(module, self.calib)
         found, expected = ranges(module, data, self.calibrator, self.percentile)
-        result, report = _convert(module, IntegerGraph(module, found), set(self.floats))
+        result, report = _convert(module, IntegerGraph(module, found, frozenset(self.floats)))
         given = [run_graph(result, batch) for batch in data]
         sqnr = {
             o: _sqnr([e[o] for e in expected], [g[o] for g in given])
@@ -102,15 +105,23 @@ class Quantize(Pass):
         return result
 
 
-def _refuse_bad_weights(module: Module) -> None:
-    from nncc.passes.quantization.scales import check_finite
+def _refuse_unknown(module: Module, floats: tuple[str, ...]) -> None:
+    names = [n.name for n in module.graph.nodes]
+    for name in floats:
+        if name not in names:
+            raise PassError(
+                f"'{name}' is to stay in floats, but there is no such node",
+                help=nearest(name, names, "nodes"),
+            )
 
+
+def _refuse_bad_weights(module: Module) -> None:
     for name, symbol in module.symbols.items():
         if symbol.type.dtype.is_float:
             check_finite(name, symbol.data.array)
 
 
-def _convert(module: Module, graph: IntegerGraph, excluded: set[str]) -> tuple[Module, Report]:
+def _convert(module: Module, graph: IntegerGraph) -> tuple[Module, Report]:
     integer: list[str] = []
     floats: list[tuple[str, str]] = []
     for node in module.graph.nodes:
@@ -118,13 +129,11 @@ def _convert(module: Module, graph: IntegerGraph, excluded: set[str]) -> tuple[M
             integer.append(node.name)
             continue
         graph.at(node)
-        reason = "" if _is_float(node, module) else "-"
-        if not reason:
-            reason = "it was asked for" if node.name in excluded else _try(node, graph)
-        if not reason:
-            integer.append(node.name)
-            continue
-        if reason != "-":
+        if _is_float(node, module):
+            reason = _try(node, graph)
+            if not reason:
+                integer.append(node.name)
+                continue
             floats.append((node.name, reason))
         for name in node.inputs:
             graph.floats(name)
@@ -139,12 +148,19 @@ def _convert(module: Module, graph: IntegerGraph, excluded: set[str]) -> tuple[M
 
 
 def _is_float(node: Node, module: Module) -> bool:
-    """Whether the node computes float32 values (shapes and indices are integers anyway)."""
-    return any(module.type_of(o).dtype.name == "f32" for o in node.outputs if o)
+    """Whether the node reads or gives floats; if only their shape is read, it does not."""
+    declared = TABLE.get(node.op)
+    reads = () if declared is not None and "of_shape" in declared.traits else node.inputs
+    return any(module.type_of(v).dtype.is_float for v in (*reads, *node.outputs) if v)
 
 
 def _try(node: Node, graph: IntegerGraph) -> str:
     """Does the node in integers; the reason if that is not possible."""
+    if node.name in graph.excluded:
+        return "it was asked for"
+    others = [t for o in node.outputs if o and (t := graph.type(o).dtype).name != "f32"]
+    if others:
+        return f"it computes in {others[0]}" if others[0].is_float else f"it gives {others[0]}"
     try:
         rules.apply(node, graph)
     except NoIntegerForm as e:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nncc.ir.bounds import simplify
 from nncc.ir.expr import Load
-from nncc.ir.index import Size, simplify, substitute, var, variables
+from nncc.ir.index import Size, substitute, var, variables
 from nncc.ir.nests import Access, Nest
 
 STEP = "step"

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import ClassVar
 
 from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Module
 from nncc.ir.index import variables
-from nncc.ir.nests import (
-    ASSIGN,
-    Band,
-    Dim,
-    Leaf,
-    Local,
-    Nest,
-    Schedule,
-    Statement,
-)
+from nncc.ir.nests import Band, Leaf, Local, Nest, Schedule
 from nncc.machines.machine import Machine, Operation
 from nncc.passes.base import Pass
+from nncc.passes.contractions import Contraction, contractions, uses
 from nncc.passes.emission.guards import guards
-from nncc.passes.emission.operation import match
 from nncc.passes.strides import stride
 
 CHAINS = 8  # independent accumulators that hide the latency of a multiply-add
@@ -69,186 +58,54 @@ class Tensorize(Pass):
         return module if nests == module.nests else replace(module, nests=nests)
 
 
-@dataclass(frozen=True)
-class Contraction:
-    """A nest whose main statement is a machine operation, or reuses operands as one would.
-
-    Args:
-        operation: None if the statement is computed with plain vector functions.
-        statement: the reduction; `before` and `after` are the others in order.
-        dims: pairs (dimension of the operation, dimension of the statement).
-        vector: the output dimension that runs over lanes; `lanes`: of the accumulator.
-        group: the reduction dimension inside the operation and its size, if there is one.
-        column: the output dimension that the register tile unrolls (None: there is none).
-    """
-
-    nest: Nest
-    operation: Operation | None
-    statement: Statement
-    before: tuple[Statement, ...]
-    after: tuple[Statement, ...]
-    dims: tuple[tuple[str, str], ...]
-    vector: str
-    lanes: int
-    group: tuple[str, int] | None
-    column: str | None
-
-    def dim(self, name: str) -> Dim:
-        return next(d for d in self.statement.dims if d.name == name)
-
-    @property
-    def outer(self) -> tuple[str, ...]:
-        """Output dimensions other than the vector and the column."""
-        inner = {self.vector, self.column, *self.statement.reduction_dims}
-        return tuple(d.name for d in self.statement.dims if d.name not in inner)
-
-
 def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
-    """The nest's reduction with the first operation of the machine that it is, if it is one."""
-    if any(not isinstance(item, Statement) for item in nest.body):
-        return None
-    for position, statement in enumerate(nest.statements):
-        if statement.combine == ASSIGN or len(statement.targets) != 1:
-            continue
-        if nest.param(statement.targets[0].tensor).role != "local":
-            continue
-        before, after = nest.statements[:position], nest.statements[position + 1 :]
-        outputs = {d.name: d for d in statement.dims if d.name not in statement.reduction_dims}
-        others = (*before, *after)
-        if any({d.name: d for d in s.dims} != outputs for s in others):
-            return None
-        for operation in machine.operations.values():
-            for dims in _assignments(operation, statement):
-                found = _contraction(nest, operation, statement, before, after, dims)
-                if found is not None:
-                    return found
-        return _plain_contraction(nest, statement, before, after, machine)
-    return None
+    """The first way to compute the nest's reduction that its layouts allow, if there is one."""
+    return next((c for c in contractions(nest, machine) if _fits(c)), None)
 
 
-def _assignments(
-    operation: Operation, statement: Statement
-) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Ways to map the operation's dimensions to the statement's; none for a scalar operation."""
-    ours = [d.name for d in operation.semantics.statements[-1].dims]
-    for chosen in permutations([d.name for d in statement.dims], len(ours)):
-        if chosen:
-            yield tuple(zip(ours, chosen, strict=True))
+def _fits(c: Contraction) -> bool:
+    """Whether operands lie in memory as the lanes need them, and all statements run in lanes.
+
+    Without an operation only a tile that reuses operands is worth its loops.
+    """
+    if c.operation is not None:
+        return _in_memory_order(c, c.operation) and _finishes_in_lanes(c)
+    strides = [stride(c.nest, x, c.vector, c.lanes) for x in c.operands]
+    if any(x not in (0, 1) for x in strides) or 1 not in strides or c.column is None:
+        return False
+    bordered = any(c.vector in variables(g.condition) for g in guards(c.nest, c.statement))
+    return not bordered and _finishes_in_lanes(c)
 
 
-def _contraction(
-    nest: Nest,
-    operation: Operation,
-    statement: Statement,
-    before: tuple[Statement, ...],
-    after: tuple[Statement, ...],
-    dims: tuple[tuple[str, str], ...],
-) -> Contraction | None:
-    operands = match(operation, statement, dict(dims))
-    if operands is None:
-        return None
-    accumulator = operation.semantics.params[0]
-    lanes = accumulator.type.static_shape[0] if accumulator.type.rank else 1
-    semantic = operation.semantics.statements[-1]
-    vector = next(ours for theirs, ours in dims if theirs not in semantic.reduction_dims)
-    extents = {d.name: d.extent for d in semantic.dims}
-    groups = [(ours, extents[theirs]) for theirs, ours in dims if theirs in semantic.reduction_dims]
-    if not _in_memory_order(nest, operation, operands, dims, vector, lanes):
-        return None
-    if not _finishes_in_lanes(nest, statement, (*before, *after), vector, lanes):
-        return None
-    group = (groups[0][0], int(groups[0][1])) if groups else None  # type: ignore[arg-type]
-    column = _column(nest, statement, operands, vector)
-    return Contraction(
-        nest, operation, statement, before, after, dims, vector, lanes, group, column
-    )  # fmt: skip
-
-
-def _plain_contraction(
-    nest: Nest,
-    statement: Statement,
-    before: tuple[Statement, ...],
-    after: tuple[Statement, ...],
-    machine: Machine,
-) -> Contraction | None:
-    """A reduction that no operation does, but that reuses an operand along a column."""
-    lanes = machine.vector_bytes // 4
-    operands = loads(statement.values[0])
-    if lanes < 2 or len(operands) < 2 or len(statement.values) != 1:
-        return None
-    outputs = [d.name for d in statement.dims if d.name not in statement.reduction_dims]
-    for vector in outputs:
-        strides = [stride(nest, x, vector, lanes) for x in operands]
-        if any(x not in (0, 1) for x in strides) or 1 not in strides:
-            continue
-        bordered = [g for g in guards(nest, statement) if vector in variables(g.condition)]
-        column = _column(nest, statement, operands, vector)
-        if bordered or column is None:
-            continue
-        if _finishes_in_lanes(nest, statement, (*before, *after), vector, lanes):
-            return Contraction(
-                nest, None, statement, before, after, (), vector, lanes, None, column
-            )  # fmt: skip
-    return None
-
-
-def _finishes_in_lanes(
-    nest: Nest,
-    statement: Statement,
-    others: tuple[Statement, ...],
-    vector: str,
-    lanes: int,
-) -> bool:
-    """Whether the statements around the reduction run in lanes over `vector`, and write so."""
-    accumulator = statement.targets[0].tensor
-    for s in others:
+def _finishes_in_lanes(c: Contraction) -> bool:
+    """Whether the statements around the reduction run in lanes too, and write so."""
+    accumulator = c.statement.targets[0].tensor
+    for s in (*c.before, *c.after):
         written = [t for t in s.targets if t.tensor != accumulator]
-        if any(stride(nest, t, vector, lanes) != 1 for t in written):
+        if any(stride(c.nest, t, c.vector, c.lanes) != 1 for t in written):
             return False
         read = [x for v in s.values for x in loads(v) if x.tensor != accumulator]
-        if any(stride(nest, x, vector, lanes) not in (0, 1) for x in read):
+        if any(stride(c.nest, x, c.vector, c.lanes) not in (0, 1) for x in read):
             return False
     return True
 
 
-def _in_memory_order(
-    nest: Nest,
-    operation: Operation,
-    operands: tuple[Load, ...],
-    dims: tuple[tuple[str, str], ...],
-    vector: str,
-    lanes: int,
-) -> bool:
+def _in_memory_order(c: Contraction, operation: Operation) -> bool:
     """Whether each operand's lanes are neighbours in memory in the order of its type."""
-    names = dict(dims)
+    names = dict(c.dims)
     pattern = {x.tensor: x for x in loads(operation.semantics.statements[-1].values[0])}
-    for param, load in zip(operation.semantics.params[1:], operands, strict=True):
+    for param, load in zip(operation.semantics.params[1:], c.operands, strict=True):
         axes = [names[str(i)] for i in pattern[param.name].indices]
         shape = param.type.static_shape
-        if len(axes) == 1 and stride(nest, load, axes[0], shape[0]) != 1:
+        if len(axes) == 1 and stride(c.nest, load, axes[0], shape[0]) != 1:
             return False
         if len(axes) == 2:  # [lanes, group]: groups of neighbours, one group after the other
-            layout = nest.param(load.tensor).layout
-            if layout is None or stride(nest, load, axes[1], shape[1]) != 1:
+            layout = c.nest.param(load.tensor).layout
+            if layout is None or stride(c.nest, load, axes[1], shape[1]) != 1:
                 return False
             if tuple(layout.extents[-2:]) != shape:
                 return False
     return True
-
-
-def _column(
-    nest: Nest, statement: Statement, operands: tuple[Load, ...], vector: str
-) -> str | None:
-    """The innermost output dimension along which the vector operand is reused."""
-    reused = [x for x in operands if any(vector in variables(i) for i in x.indices)]
-    outputs = [d.name for d in statement.dims if d.name not in statement.reduction_dims]
-    for name in reversed(outputs):
-        if name == vector:
-            continue
-        moving = [x for x in operands if any(name in variables(i) for i in x.indices)]
-        if moving and any(x not in moving for x in reused):
-            return name
-    return None
 
 
 def register_tile(
@@ -290,7 +147,7 @@ def _is_row_major(c: Contraction) -> bool:
     return any(
         c.nest.param(load.tensor).layout is None
         and any(c.column in variables(i) for i in load.indices[:-1])
-        for load in loads(c.statement.values[0])
+        for load in c.operands
     )
 
 
@@ -302,7 +159,7 @@ def _is_vector(c: Contraction, load: Load) -> bool:
 
 def _packed_vectors(contraction: Contraction) -> int:
     """How many vectors stand together in the vector operand's packed layout; 0: not packed."""
-    for load in loads(contraction.statement.values[0]):
+    for load in contraction.operands:
         layout = contraction.nest.param(load.tensor).layout
         packed = layout.extents[-1] if layout is not None else None
         if isinstance(packed, int) and _is_vector(contraction, load):
@@ -322,7 +179,7 @@ def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedul
         node: Schedule = Band(c.vector, lanes, "unroll", (inner,))
         return Band(c.column, 1, "unroll", (node,)) if c.column else node
 
-    ahead = tuple((x.tensor, PREFETCH) for x in _weights(c) if _is_vector(c, x))
+    ahead = tuple((x.tensor, PREFETCH) for x in c.weights if _is_vector(c, x))
     operation = c.operation.name if c.operation else ""
     core = over_tile(Leaf(statement.name, operation, c.dims, ahead))
     for band in reversed(_reduction_bands(c)):
@@ -356,18 +213,7 @@ def _shares_weights(c: Contraction, dim: str) -> bool:
     The outermost such dimension (the batch) stays outside; spatial ones go inside the vector
     dimension's loop, so that a tile of weights is used for the whole image.
     """
-    varies = any(dim in variables(i) for load in _weights(c) for i in load.indices)
-    return not varies and dim != c.statement.dims[0].name
-
-
-def _weights(c: Contraction) -> tuple[Load, ...]:
-    """The operands that vary over the lanes and are used again in each column."""
-    return tuple(
-        x
-        for x in loads(c.statement.values[0])
-        if any(c.vector in variables(i) for i in x.indices)
-        and not any(c.column in variables(i) for i in x.indices)
-    )
+    return not any(uses(x, dim) for x in c.weights) and dim != c.statement.dims[0].name
 
 
 def _reduction_bands(c: Contraction) -> list[Band]:
@@ -376,10 +222,8 @@ def _reduction_bands(c: Contraction) -> list[Band]:
     Blocks of channels outside, then kernel taps, each a loop of its own, then the channels of a
     block, the last ones unrolled.
     """
-    names = list(c.statement.reduction_dims)
-    grouped = c.group[0] if c.group else None
-    channel = grouped or _channel(c, names)
-    taps = [Band(n, 1, "serial", ()) for n in names if n != channel]
+    channel = c.channel
+    taps = [Band(n, 1, "serial", ()) for n in c.statement.reduction_dims if n != channel]
     if channel is None:
         return _unrolled(c, taps)
     step = c.group[1] if c.group else 1
@@ -407,21 +251,11 @@ def _unrolled(c: Contraction, taps: list[Band]) -> list[Band]:
     return taps
 
 
-def _channel(c: Contraction, names: list[str]) -> str | None:
-    """The reduction dimension that no subscript adds to another: channels, not kernel taps."""
-    for name in names:
-        subscripts = [i for x in loads(c.statement.values[0]) for i in x.indices]
-        if all(variables(i) == {name} for i in subscripts if name in variables(i)):
-            return name
-    return None
-
-
 def _block(c: Contraction, channel: str) -> int:
     """Extent of the blocks in which an operand's layout keeps the channel; 1 if it does not."""
-    for load in loads(c.statement.values[0]):
+    for load in c.operands:
         layout = c.nest.param(load.tensor).layout
-        varies = any(channel in variables(i) for i in load.indices)
-        if varies and layout is not None and stride(c.nest, load, channel, 4) == 1:
+        if uses(load, channel) and layout is not None and stride(c.nest, load, channel, 4) == 1:
             extent = layout.extents[-1]
             if isinstance(extent, int):
                 return extent

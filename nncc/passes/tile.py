@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nncc.diagnostics import PassError, nearest
 from nncc.ir.graph import Module
-from nncc.ir.index import evaluate, product
+from nncc.ir.index import evaluate, product, variables
 from nncc.ir.nests import (
     ASSIGN,
     Band,
@@ -36,11 +36,11 @@ class Tile(Pass):
     →
     for m by 96 { for n by 64 { init  for k by 4 { acc }  out } }
 
-    Loops over dimensions that all statements have are shared, so that what one statement writes
-    is still there for the next; from the first other loop on, each statement has its own. Where
-    dependences forbid sharing, every statement is tiled for itself. Nests with a scan or without
-    a reduction stay as they are; so do those without a schedule where memories are caches, unless
-    sizes are given.
+    Loops over dimensions that all statements have alike are shared, so that what one statement
+    writes is still there for the next; from the first other loop on, each has its own. Where
+    dependences forbid sharing, every statement is tiled for itself. Nests with a scan, without a
+    reduction or with ranges that depend on other dimensions stay as they are; so do those without
+    a schedule where memories are caches, unless sizes are given.
 
     A nest that has a schedule (a register tile by `tensorize`) keeps its innermost loops and what
     is parallel: loops around them are added if a memory, not arithmetic, is expected to set the
@@ -78,6 +78,8 @@ class Tile(Pass):
         main = ordered_statements(nest)[0]
         if main.combine == ASSIGN or any(isinstance(item, Scan) for item in nest.body):
             return nest
+        if not all(_is_box(s) for s in nest.statements):
+            return nest
         own = {d.name for d in main.dims}
         tile = {d: s for d, s in self.sizes.items() if self.node or d in own}
         memory = {target.storage[1].name: self.memory} if self.memory else None
@@ -87,6 +89,12 @@ class Tile(Pass):
             return nest
         choice = choose_tiles(nest, target, tile=tile, memory=memory)
         return schedule(nest, main, choice, target)
+
+
+def _is_box(s: Statement) -> bool:
+    """Whether no range depends on another dimension: the model counts boxes."""
+    own = {d.name for d in s.dims}
+    return not any((variables(d.lo) | variables(d.hi)) & own for d in s.dims)
 
 
 def surround(
@@ -198,7 +206,7 @@ def schedule(nest: Nest, main: Statement, choice: Choice, machine: Machine) -> N
 
 def _shared(nest: Nest, choice: Choice, machine: Machine) -> tuple[Schedule, ...]:
     """Loops that all statements have around them all, as far as they stand outside of others."""
-    common = set.intersection(*({d.name for d in s.dims} for s in nest.statements))
+    common = {d.name for d in set.intersection(*(set(s.dims) for s in nest.statements))}
     outside = 0
     while outside < len(choice.loops) and choice.loops[outside][0] in common:
         outside += 1

@@ -29,6 +29,7 @@ from nncc.passes.emission.guards import guards
 from nncc.passes.strides import stride
 
 FOLDS = frozenset({"sum", "max", "min"})  # combines that lanes can be folded with at the end
+LONG = 16  # vectors of a row whose reduction gains from two sums
 STACK_BYTES = 1 << 16  # a piece of a local tensor up to this size lives on the stack
 
 
@@ -74,18 +75,47 @@ class _Builder:
         statements = self.nest.statements
         shared = [d for d in self._common(statements) if self._aligned(d.name, statements)]
         vector = self._shared_vector(shared, statements)
-        outer = [d for d in shared if d.name != vector]
         if vector is None:
-            body = tuple(self.alone(s, outer) for s in statements)
+            body = tuple(self.alone(s, shared) for s in statements)
         else:
             body = tuple(self._rest(s, shared) for s in statements)
         names = {d.name for d in shared}
         body = self._place(locals_, names, body)
         if vector is not None:
             body = (Band(vector, self.lanes, "vector", body),)
-        for k, d in reversed(list(enumerate(outer))):
-            body = (Band(d.name, 1, "parallel" if k == 0 else "serial", body),)
+        order = self._order(shared, vector, statements)
+        for k, (name, step) in reversed(list(enumerate(order))):
+            body = (Band(name, step, "parallel" if k == 0 else "serial", body),)
         return body
+
+    def _order(
+        self, shared: list[Dim], vector: str | None, statements: tuple[Statement, ...]
+    ) -> list[tuple[str, int]]:
+        """The loops around everything, with steps: in the order of the text, but tiled
+
+        - over a blocked layout: block by block, as it lies in memory;
+        - where what is read and what is written are contiguous in different dimensions: square by
+          square, so that lines of both stay in the cache until all of them is used.
+        """
+        names = {d.name for d in shared}
+        is_box = not any(_range_names(d) & names for d in shared)
+        kept = {p.name: p for p in self.nest.params if p.role != "local"}
+        accesses = [a for a in _accesses(statements) if a.tensor in kept]
+        written = [a for a in accesses if kept[a.tensor].role == "out"]
+        is_blocked = any(kept[t.tensor].layout is not None for t in written)
+        accesses = written if vector else accesses
+        lines = [
+            d.name
+            for d in shared
+            if not (isinstance(d.extent, int) and d.extent <= self.lanes)
+            and any(self._stride(a, d.name) == 1 for a in accesses)
+        ]
+        if self.lanes == 1 or not is_box or not lines or (len(lines) == 1 and not is_blocked):
+            return [(d.name, 1) for d in shared if d.name != vector]
+        lines.sort(key=lambda d: any(self._stride(t, d) == 1 for t in written))  # written innermost
+        outer = [(d.name, self.lanes if d.name in lines else 1) for d in shared]
+        inner = [(d, 1) for d in lines if d != vector]
+        return outer + inner
 
     @staticmethod
     def _rest(s: Statement, shared: list[Dim]) -> Schedule:
@@ -111,7 +141,7 @@ class _Builder:
         vector = next((d.name for d in reversed(rest) if self._vectorizes(s, d)), None)
         node: Schedule = Leaf(s.name)
         if vector is not None:
-            node = Band(vector, self.lanes, "vector", (node,))
+            node = Band(vector, self._step(s, vector), "vector", (node,))
         for d in reversed([d for d in rest if d.name != vector]):
             node = Band(d.name, 1, "serial", (node,))
         return node
@@ -170,8 +200,16 @@ class _Builder:
     # -- which dimensions can be shared, and which can be lanes ----------------------------
     @staticmethod
     def _common(statements: tuple[Statement, ...]) -> list[Dim]:
+        """Dimensions that all have, but none whose range needs one that stays inside."""
         first, *others = statements
-        return [d for d in first.dims if all(d in s.dims for s in others)]
+        found: list[Dim] = []
+        inside: set[str] = set()
+        for d in first.dims:
+            if all(d in s.dims for s in others) and not _range_names(d) & inside:
+                found.append(d)
+            else:
+                inside.add(d.name)
+        return found
 
     def _aligned(self, dim: str, statements: tuple[Statement, ...]) -> bool:
         """Whether every tensor that the nest writes is accessed at `dim` itself along an axis.
@@ -209,11 +247,13 @@ class _Builder:
         return None
 
     def _runs_in_lanes(self, s: Statement, d: Dim, registers: Set[str] = frozenset()) -> bool:
-        """Whether lanes over `d` read neighbours or one value, and no border depends on them.
+        """Whether lanes over `d` read neighbours or one value, and no border or range needs `d`.
 
         Tensors in `registers` hold a value for each lane, wherever `d` stands in their subscripts.
         """
         if any(d.name in variables(g.condition) for g in guards(self.nest, s)):
+            return False
+        if any(d.name in _range_names(other) for other in s.dims):
             return False
         for v in s.values:
             if any(isinstance(x, Value) and d.name in variables(x.size) for x in walk(v)):
@@ -231,6 +271,21 @@ class _Builder:
             return s.combine in FOLDS and any(self._stride(x, d.name) == 1 for x in reads)
         return s.combine in (ASSIGN, *FOLDS) and all(w == 1 for w in written)
 
+    def _step(self, s: Statement, dim: str) -> int:
+        """Lanes over `dim`: two vectors for a long reduction, each a sum of its own.
+
+        Measured: rows of 768 take a tenth less time than with one sum, rows of 128 more.
+        """
+        extent = next(d.extent for d in s.dims if d.name == dim)
+        wide = 2 * self.lanes
+        if dim not in s.reduction_dims or not isinstance(extent, int) or extent < LONG * self.lanes:
+            return self.lanes
+        in_lanes = all(
+            self.nest.param(a.tensor).role == "local" or stride(self.nest, a, dim, wide) in (0, 1)
+            for a in _accesses((s,))
+        )
+        return wide if in_lanes and extent % wide < self.lanes else self.lanes
+
     def _stride(self, access: Load | Access, dim: str) -> int | None:
         if self.nest.param(access.tensor).role == "local":
             # its piece is a dense array of the order of its axes
@@ -240,6 +295,11 @@ class _Builder:
             last = len(access.indices) - 1
             return 1 if varying == [last] and access.indices[last] == var(dim) else None
         return stride(self.nest, access, dim, self.lanes)
+
+
+def _range_names(d: Dim) -> frozenset[str]:
+    """The variables that say where a dimension begins and ends."""
+    return variables(d.lo) | variables(d.hi)
 
 
 def _accesses(statements: Iterable[Statement]) -> Iterator[Load | Access]:

@@ -5,7 +5,8 @@
     …                code and texts, as the back end wants
 
 A folder is written under another name beside its place and then renamed: it is there completely
-or not at all. `open_artifact` checks format, version and hashes; nothing is executed before.
+or not at all. A folder that holds anything else stays as it is. `open_artifact` checks format,
+version and hashes; nothing is executed before.
 """
 
 from __future__ import annotations
@@ -42,15 +43,21 @@ class Artifact:
     manifest: Mapping[str, Any]
 
     def read(self, name: str) -> bytes:
-        """The content of a file of the artifact."""
-        return (self.folder / name).read_bytes()
+        """The content of a file of the artifact. Raises TargetError if it has no such file."""
+        return self._path(name).read_bytes()
 
     def weights(self) -> np.ndarray[Any, Any]:
         """The weights as uint8, mapped from the file: pages are read when they are used."""
-        path = self.folder / WEIGHTS_FILE
+        path = self._path(WEIGHTS_FILE)
         if path.stat().st_size == 0:  # an empty file cannot be mapped
             return np.zeros(0, np.uint8)
         return np.memmap(path, np.uint8, "r")
+
+    def _path(self, name: str) -> Path:
+        """Where a file is that was checked: one that the manifest does not list was not."""
+        if name not in self.manifest["files"]:
+            raise TargetError(f"the manifest lists no file '{name}'", Location(str(self.folder)))
+        return self.folder / name
 
     def signature(self) -> Signature:
         """Names, types and sizes of the model. Raises TargetError if the manifest is wrong."""
@@ -70,7 +77,7 @@ def write_artifact(
     *,
     version: str,
 ) -> None:
-    """Writes a new artifact; an artifact that was in its place is replaced.
+    """Writes a new artifact; an artifact that was in its place is replaced, if it is nothing else.
 
     Args:
         manifest: what it shall say; format, version and hashes are added.
@@ -79,33 +86,59 @@ def write_artifact(
 
     Raises TargetError if there is something else in its place, or if it cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty(folder):
-        raise TargetError(
-            "there is something here that is no artifact of nncc; it stays",
-            Location(str(folder)),
-            help="name another folder",
-        )
+    where = Location(str(folder))
     try:
+        folder = Path(folder).resolve()
+        if reason := _occupied(folder):
+            raise TargetError(f"{reason}; it stays", where, help="name another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            _fill(beside, manifest, files, version)
-            beside.chmod(0o755)
+            _fill(beside / "new", manifest, files, version)
             _replace(folder, beside)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        raise TargetError(f"cannot write the artifact: {error}", Location(str(folder))) from error
+        reason = error.strerror or str(error)
+        raise TargetError(f"the artifact cannot be written: {reason}", where) from error
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+def _replace(folder: Path, beside: Path) -> None:
+    """Puts `beside/new` in the place of `folder`, which stays if that fails."""
+    old = beside / "old"
+    if folder.exists():  # a folder cannot be renamed over a full one
+        os.rename(folder, old)
+    try:
+        os.rename(beside / "new", folder)
+    except BaseException:
+        if old.exists():
+            os.rename(old, folder)
+        raise
+
+
+def _occupied(folder: Path) -> str:
+    """Why a folder may not be replaced; "" if it is not there, empty, or an artifact alone."""
+    if not folder.exists():
+        return ""
+    if Path.cwd().is_relative_to(folder):
+        return "this is the current folder, or around it"
+    if not folder.is_dir():
+        return "there is something here that is no artifact of nncc"
+    found = {p.name for p in folder.iterdir()}
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        own = {MANIFEST, *manifest["files"]} if "nncc" in manifest else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()
+    if foreign := sorted(found - own):
+        return f"there is something here that is no artifact of nncc, '{foreign[0]}'"
+    return ""
 
 
 def _fill(
     folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Content], version: str
 ) -> None:
+    folder.mkdir()
     hashes: dict[str, str] = {}
     for name, content in files.items():
         data = _bytes(content)
@@ -119,17 +152,6 @@ def _bytes(content: Content) -> bytes | memoryview:
     if isinstance(content, str):
         return content.encode()
     return content if isinstance(content, bytes) else content.data
-
-
-def _replace(folder: Path, beside: Path) -> None:
-    """Puts a folder in the place of another; a directory cannot be renamed over a full one."""
-    if not folder.exists():
-        os.rename(beside, folder)
-        return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    os.rename(folder, old / "artifact")
-    os.rename(beside, folder)
-    shutil.rmtree(old)
 
 
 def open_artifact(folder: str | Path, *, version: str) -> Artifact:

@@ -5,16 +5,15 @@
     net.reset()                                  state back to its first value
     net.save("out/digits")                       an artifact, for `nncc.load`
     net.report                                   what the compiler tells about the model
+    net.statistics                               of the last run, where a simulator took part
 
-One call of `run` is one call of native code. Sizes follow from the inputs' shapes; memory for
-intermediate tensors grows when they ask for more.
+What is common to all kinds of compiled models is here: checks of arguments, and sizes, which
+follow from the inputs' shapes. `native`, `simulated`, `batched` and `chain` are the kinds.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,65 +22,24 @@ from typing import Any
 import numpy as np
 
 from nncc.diagnostics import NnccError, TargetError, nearest
-from nncc.ir.index import Size, evaluate, variables
-from nncc.ir.program import ALIGNMENT, Signature
+from nncc.ir.index import evaluate
+from nncc.ir.program import Signature
 from nncc.ir.types import TensorType
-from nncc.machines import host
 from nncc.runtime.sizes import Shape, SizeSolver
+from nncc.runtime.statistics import Statistics
+from nncc.runtime.trace import Trace
 
 Array = np.ndarray[Any, Any]
 
-_RUN = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 6)
-_RESET = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3)
 _KEPT_SHAPES = 64  # sets of input shapes whose sizes are remembered
 
 
 @dataclass(frozen=True)
-class NativeCode:
-    """Linked code of a model, as the C header describes it.
-
-    Args:
-        run, reset: addresses of the two functions; `keep` holds what keeps them valid.
-        weights: uint8, at an address that is a multiple of 64.
-        largest_size: what any named size may be at most.
-        failures: text for each status that `run` may return.
-    """
-
-    run: int
-    reset: int
-    keep: object
-    weights: Array
-    state_bytes: Size
-    arena_bytes: Size
-    largest_size: int
-    failures: Mapping[int, str]
-
-
-@dataclass(frozen=True)
-class _Call:
+class Call:
     """What follows from the shapes of the inputs."""
 
     sizes: dict[str, int]
-    numbers: Array  # the sizes as the code reads them
     output_shapes: tuple[Shape, ...]
-    state_bytes: int
-    arena_bytes: int
-
-
-class _Tensors:
-    """The structs `nncc_tensor` of inputs or outputs, with addresses of arrays seen before."""
-
-    def __init__(self, count: int) -> None:
-        self.structs = np.zeros((max(count, 1), 2), np.int64)
-        self.address = self.structs.ctypes.data
-        self._seen: list[weakref.ref[Array] | None] = [None] * count
-
-    def set(self, k: int, array: Array) -> None:
-        seen = self._seen[k]
-        if seen is not None and seen() is array and self.structs[k, 1] == array.nbytes:
-            return
-        self.structs[k] = array.ctypes.data, array.nbytes
-        self._seen[k] = weakref.ref(array)
 
 
 class Executable:
@@ -90,23 +48,19 @@ class Executable:
     Attributes:
         signature: names and types of inputs and outputs; `report`: facts about the compilation.
         writer: writes the model as an artifact into a folder; None if it came from one.
+        statistics: of the last run; None where no simulator took part.
+        trace: what the next runs add their events to, on simulators; None: nothing.
     """
 
     writer: Callable[[Path], None] | None = None
+    statistics: Statistics | None = None
+    trace: Trace | None = None
 
-    def __init__(self, signature: Signature, code: NativeCode, report: Mapping[str, Any]) -> None:
+    def __init__(self, signature: Signature, report: Mapping[str, Any]) -> None:
         self.signature = signature
         self.report = dict(report)
-        self._code = code
-        self._run, self._reset = _RUN(code.run), _RESET(code.reset)
         self._solve = SizeSolver(signature)
-        self._inputs = _Tensors(len(signature.inputs))
-        self._outputs = _Tensors(len(signature.outputs))
-        self._weights = code.weights.ctypes.data
-        self._calls: dict[tuple[Shape, ...], _Call] = {}
-        self._arena = _aligned(0)
-        self._state: Array | None = None
-        self._state_sizes: dict[str, int] = {}
+        self._calls: dict[tuple[Shape, ...], Call] = {}
         self._lock = threading.Lock()
 
     # -- calling ---------------------------------------------------------------------------
@@ -117,7 +71,8 @@ class Executable:
             inputs: an array (or what numpy makes one of) for each input, of its dtype. Arrays
                 that are not C-contiguous are copied.
 
-        Raises NnccError if an input is missing, unknown, or has the wrong dtype or shape.
+        Raises NnccError if an input is missing, unknown, no array, or has the wrong dtype or shape,
+        or if an index in it (or computed from it) is out of range; state is then reset.
         """
         arrays = self._checked_inputs(inputs)
         call = self._call_of(arrays)
@@ -141,6 +96,7 @@ class Executable:
         arrays = self._checked_inputs(inputs)
         call = self._call_of(arrays)
         arrays = [a if a.flags.c_contiguous else np.array(a, order="C") for a in arrays]
+        _require_mapping("output", outputs)
         _same_names("output", [n for n, _ in self.signature.outputs], outputs)
         given = [
             _checked_output(name, t, shape, outputs[name])
@@ -153,8 +109,6 @@ class Executable:
 
     def reset(self) -> None:
         """Lets the next call start from the first value of every state."""
-        with self._lock:
-            self._state = None
 
     def save(self, folder: str | Path) -> None:
         """Writes the model as an artifact, which `nncc.load` reads.
@@ -167,6 +121,7 @@ class Executable:
 
     # -- checks ----------------------------------------------------------------------------
     def _checked_inputs(self, inputs: Mapping[str, Any]) -> list[Array]:
+        _require_mapping("input", inputs)
         if len(inputs) != len(self.signature.inputs):
             _same_names("input", [n for n, _ in self.signature.inputs], inputs)
         arrays: list[Array] = []
@@ -175,7 +130,7 @@ class Executable:
                 _same_names("input", [n for n, _ in self.signature.inputs], inputs)
             array = inputs[name]
             if not isinstance(array, np.ndarray):
-                array = np.asarray(array)
+                array = _array_of(name, array)
             if array.dtype != t.dtype.numpy:
                 raise NnccError(
                     f"input '{name}' has dtype {array.dtype}, not {t.dtype.numpy}",
@@ -184,62 +139,42 @@ class Executable:
             arrays.append(array)
         return arrays
 
-    def _call_of(self, arrays: list[Array]) -> _Call:
+    def _call_of(self, arrays: list[Array]) -> Call:
         shapes = tuple(a.shape for a in arrays)
         if (known := self._calls.get(shapes)) is not None:
             return known
         names = [n for n, _ in self.signature.inputs]
         sizes = self._solve(dict(zip(names, shapes, strict=True)))
-        for name, value in sizes.items():
-            if value > self._code.largest_size:
-                raise NnccError(
-                    f"{name} = {value} is too large; {self._code.largest_size} is the most"
-                )
-        call = _Call(
-            sizes,
-            np.array([sizes[s] for s in self.signature.sizes] or [0], np.int64),
-            tuple(tuple(evaluate(e, sizes) for e in t.shape) for _, t in self.signature.outputs),
-            evaluate(self._code.state_bytes, sizes),
-            evaluate(self._code.arena_bytes, sizes),
+        self._check_sizes(sizes)
+        for name, t in self.signature.outputs:
+            if any(not isinstance(e, int) and evaluate(e, sizes) < 1 for e in t.shape):
+                raise too_small(sizes, f"output '{name}'")
+        outputs = (t.shape for _, t in self.signature.outputs)
+        call = self._prepared(
+            sizes, tuple(tuple(evaluate(e, sizes) for e in shape) for shape in outputs)
         )
-        _check_memory(call, [evaluate(t.bytes, sizes) for _, t in self.signature.outputs])
         if len(self._calls) >= _KEPT_SHAPES:
             self._calls.clear()
         self._calls[shapes] = call
         return call
 
-    # -- execution -------------------------------------------------------------------------
-    def _execute(self, call: _Call, inputs: list[Array], outputs: list[Array]) -> None:
-        with self._lock:
-            if self._arena.size < call.arena_bytes:
-                self._arena = _aligned(call.arena_bytes)
-            state = self._state_for(call)
-            for k, array in enumerate(inputs):
-                self._inputs.set(k, array)
-            for k, array in enumerate(outputs):
-                self._outputs.set(k, array)
-            status = self._run(
-                self._weights, state.ctypes.data, self._arena.ctypes.data,
-                self._inputs.address, self._outputs.address, call.numbers.ctypes.data,
-            )  # fmt: skip
-        if status:
-            raise AssertionError(f"the compiled code refuses: {self._code.failures[status]}")
+    # -- what each kind does in its way ----------------------------------------------------
+    def _check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raises NnccError for sizes that cannot be run."""
 
-    def _state_for(self, call: _Call) -> Array:
-        """The state that the last call left, or the first one."""
-        size = self._code.state_bytes
-        relevant = {n: call.sizes[n] for n in sorted(variables(size))}
-        if self._state is None:
-            self._state, self._state_sizes = _aligned(call.state_bytes), relevant
-            numbers = call.numbers.ctypes.data
-            self._reset(self._weights, self._state.ctypes.data, numbers)
-        elif relevant != self._state_sizes:
-            kept = ", ".join(f"{n} = {v}" for n, v in self._state_sizes.items())
-            raise NnccError(
-                f"the model's state is that of calls with {kept}",
-                help="call reset() to start anew with other sizes",
-            )
-        return self._state
+    def _prepared(self, sizes: dict[str, int], shapes: tuple[Shape, ...]) -> Call:
+        """What follows from sizes and the shapes of the outputs."""
+        return Call(sizes, shapes)
+
+    def _execute(self, call: Call, inputs: list[Array], outputs: list[Array]) -> None:
+        """Fills the outputs; all arrays are as the signature says and C-contiguous."""
+        raise NotImplementedError
+
+
+def too_small(sizes: Mapping[str, int], what: str) -> NnccError:
+    """The error for sizes with which some tensor would have no elements."""
+    given = ", ".join(f"{n} = {v}" for n, v in sizes.items())
+    return NnccError(f"the inputs are too small: with {given}, {what} would be empty")
 
 
 def check_threads(threads: int) -> None:
@@ -251,11 +186,19 @@ def check_threads(threads: int) -> None:
         )
 
 
-def _aligned(size: int) -> Array:
-    """A uint8 array of `size` bytes at an address that is a multiple of ALIGNMENT."""
-    block = np.empty(size + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + size]
+def _require_mapping(what: str, given: object) -> None:
+    if type(given) is not dict and not isinstance(given, Mapping):
+        raise NnccError(
+            f"{what}s are given as arrays by name, not as {type(given).__name__}",
+            help=f"pass a dict: {{'name': array}} with each {what}",
+        )
+
+
+def _array_of(name: str, given: Any) -> Array:
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise NnccError(f"input '{name}' is no array: {error}") from error
 
 
 def _same_names(what: str, names: list[str], given: Mapping[str, Any]) -> None:
@@ -267,7 +210,9 @@ def _same_names(what: str, names: list[str], given: Mapping[str, Any]) -> None:
             raise NnccError(f"{what} '{name}' is missing")
 
 
-def _checked_output(name: str, t: TensorType, shape: Shape, array: Array) -> Array:
+def _checked_output(name: str, t: TensorType, shape: Shape, array: Any) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise NnccError(f"output '{name}' is no array but of type {type(array).__name__}")
     if array.dtype != t.dtype.numpy or array.shape != shape:
         raise NnccError(
             f"output '{name}' is {array.dtype}{list(array.shape)}, not {t.dtype.numpy}{list(shape)}"
@@ -275,15 +220,3 @@ def _checked_output(name: str, t: TensorType, shape: Shape, array: Array) -> Arr
     if not array.flags.c_contiguous or not array.flags.writeable:
         raise NnccError(f"output '{name}' is not a writable C-contiguous array")
     return array
-
-
-def _check_memory(call: _Call, output_bytes: list[int]) -> None:
-    """Refuses a call that asks for more memory than the computer has, before any is taken."""
-    needed = call.arena_bytes + call.state_bytes + sum(output_bytes)
-    available = host.size_of("memory")
-    if available is not None and needed > available:
-        sizes = ", ".join(f"{n} = {v}" for n, v in call.sizes.items())
-        raise NnccError(
-            f"a call with {sizes or 'this model'} needs {needed / 2**30:.1f} GiB of memory; "
-            f"this computer has {available / 2**30:.1f}"
-        )

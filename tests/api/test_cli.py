@@ -74,6 +74,29 @@ def test_show_memory(nncc: Run, small_model: Path) -> None:
     assert len(out.splitlines()) == 1 and out.split()[0] == "weights"
 
 
+def test_show_finds_names_of_all_kinds(nncc: Run, tmp_path: Path) -> None:
+    (tmp_path / "odd.nn").write_text(
+        "nncc 1\nsize N\n"
+        'graph g(x: f32[N,8]) -> (`/a b/ü:0`: f32[N,8]) { `/a b/ü:0` = Exp(x) at "/a \\"b\\"" }\n'
+    )
+    assert nncc("compile", "odd.nn", "-o", "odd")[0] == 0
+    for level in SHOWN:
+        for name in ("/a b/ü:0", '/a "b"'):
+            for model in ("odd.nn", "odd"):
+                status, out, err = nncc("show", model, f"--{level}", name)
+                assert status == 0 and out, (level, name, err)
+
+
+@pytest.mark.parametrize("level", ["llvm", "asm", "memory", "loops"])
+def test_show_tells_the_names_that_there_are(nncc: Run, small_model: Path, level: str) -> None:
+    status, _, err = nncc("show", small_model, f"--{level}", "??")
+    known = err.partition("names: ")[2].strip().split(", ")
+    assert status == 2 and len(known) > 2
+    for name in known:
+        assert nncc("show", small_model, f"--{level}", name)[0] == 0, name
+    assert not {n for n in known if n.startswith(("loop", "done", "entry", ".L"))}
+
+
 def test_show_of_a_scheduled_file(nncc: Run, small_model: Path) -> None:
     assert nncc("opt", small_model, "-p", "fuse, layout, lower, tensorize", "-o", "n.nn")[0] == 0
     status, out, _ = nncc("show", "n.nn", "--schedule", "conv")
@@ -110,6 +133,35 @@ def test_compile_json(nncc: Run, small_model: Path) -> None:
     status, out, _ = nncc("compile", small_model, "-o", "out", "--json", "--verify-each")
     record = json.loads(out)
     assert status == 0 and record["output"] == "out" and record["code_bytes"] > 0
+
+
+def test_json_is_all_of_stdout(nncc: Run, small_model: Path) -> None:
+    status, out, err = nncc("compile", small_model, "--json", "--print-after", "fold")
+    assert status == 0 and json.loads(out) and err.startswith("# after fold")
+
+
+def test_every_array_can_be_written(nncc: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.nn").write_text(
+        "nncc 1\nsize N\ngraph g(x: f32[N]) -> (file: f32[N]) { file = Neg(x) }\n"
+    )
+    np.savez(tmp_path / "x.npz", x=np.float32([1, 2]))
+    status, _, err = nncc("run", "m.nn", "--input", "x.npz", "-o", "y.npz")
+    assert status == 0, err
+    assert np.load(tmp_path / "y.npz")["file"].tolist() == [-1, -2]
+
+
+@pytest.mark.parametrize(
+    "option", [["--target", "cpu-avx2"], ["--precision", "int8"], ["-p", "fold"], ["--no-host"]]
+)
+def test_options_of_compilation_are_refused_for_compiled_models(
+    nncc: Run, small_model: Path, data: Path, option: list[str]
+) -> None:
+    assert nncc("compile", small_model, "-o", "out")[0] == 0
+    for command in (["run", "out", "--input", data], ["show", "out"]):
+        status, _, err = nncc(*command, *option)
+        assert status == 2 and "this is a compiled one" in err
+    status, _, err = nncc("run", "out", "--input", data, "--threads", "2")
+    assert status == 2 and "threads=2" in err
 
 
 def test_doctor(nncc: Run, small_model: Path, tmp_path: Path) -> None:
@@ -203,6 +255,11 @@ WRONG = [
     (["run", "small.nn", "--input", "shape.npz"], "input 'x'"),
     (["run", "small.nn", "--input", "dtype.npz"], "input 'x' has dtype float64"),
     (["run", "empty", "--input", "x.npz"], "this is no artifact"),
+    (["run", "small.nn", "--input", "x.npz", "-o", "no/y.npz"], "no/y.npz: cannot be written"),
+    (["compile", "small.nn", "-o", "."], "this is the current folder"),
+    (["compile", "small.nn", "-o", "empty/../.."], "this is the current folder, or around it"),
+    (["compile", "small.nn", "-o", "x.npz/out"], "the artifact cannot be written"),
+    (["targets", "--pipeline"], "--pipeline is that of one target"),
     (["opt", "small.nn", "-o", "out.txt"], "'.txt' is no kind of module"),
     (["opt", "small.nn", "-o", "no/out.nn"], "cannot be written"),
     (["opt", "small.nn", "--opset", "17"], "--opset is for an .onnx file"),
@@ -296,6 +353,18 @@ def test_a_closed_pipe_is_no_error() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(driver.__file__).parents[1])},
     )  # fmt: skip
     assert done.stdout.startswith("op ") and not done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_disk_is_not_a_bug(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nncc.cli", "ops"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(driver.__file__).parents[1])},
+        )  # fmt: skip
+    assert done.returncode == 2 and done.stderr == "error: No space left on device\n"
+    assert not files(tmp_path)
 
 
 def test_version_and_help(nncc: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,14 @@ def test_a_crash_is_a_bug_with_its_module(module: Module) -> None:
     assert isinstance(bug.__cause__, KeyError)
 
 
+def test_a_closed_pipe_is_no_bug_of_a_pass(module: Module) -> None:
+    def write(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(module, load("cpu"), parse("fold"), [PrintAfter({"fold"}, write)])
+
+
 def test_verify_each_blames_the_pass(module: Module) -> None:
     with pytest.raises(CompilerBug, match="pass 'scramble' gave a wrong module") as raised:
         run(module, load("cpu"), parse("scramble"), [VerifyEach()])

@@ -14,7 +14,10 @@ import pytest
 from nncc.backends.cpu import cache, compiler
 from nncc.backends.cpu.target import object_code
 from nncc.diagnostics import TargetError
+from nncc.driver import lower
+from nncc.frontend.dsl import read_nn
 from nncc.machines import load
+from nncc.passes.plan import program
 from tests.cpu.models import WEIGHTS, WIDTH, compiled, planned_program, running_sum
 from tests.cpu.native import undefined_symbols
 
@@ -85,6 +88,19 @@ def test_other_versions_and_computers_are_refused(artifact: Path) -> None:
     change(artifact, files=manifest["files"], signature={"inputs": 3})
     with pytest.raises(TargetError, match="signature is wrong"):
         compiler.load_artifact(artifact, version=VERSION)
+    signature = manifest["signature"]
+    for wrong in ("avx", [1], None):
+        change(artifact, signature=signature, features=wrong)
+        with pytest.raises(TargetError, match="manifest is wrong"):
+            compiler.load_artifact(artifact, version=VERSION)
+    for name in ("other", "../sum/running_sum"):
+        change(artifact, features=[], name=name)
+        with pytest.raises(TargetError, match="lists no file"):
+            compiler.load_artifact(artifact, version=VERSION)
+    del manifest["files"]["weights.bin"]
+    change(artifact, name=manifest["name"], files=manifest["files"])
+    with pytest.raises(TargetError, match=r"lists no file 'weights\.bin'"):
+        compiler.load_artifact(artifact, version=VERSION)
     (artifact / "manifest.json").write_text("{")
     with pytest.raises(TargetError, match="cannot be read"):
         compiler.load_artifact(artifact, version=VERSION)
@@ -93,15 +109,42 @@ def test_other_versions_and_computers_are_refused(artifact: Path) -> None:
 
 
 def test_artifacts_replace_artifacts_only(artifact: Path, tmp_path: Path) -> None:
-    program = planned_program(running_sum())
-    compiler.write_artifact(program, load("cpu"), artifact, version=VERSION)
+    model = planned_program(running_sum())
+    compiler.write_artifact(model, load("cpu"), artifact, version=VERSION)
     assert (artifact / "model.o").is_file() and not (artifact / "running_sum.o").exists()
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.tex").write_text("x")
     with pytest.raises(TargetError, match="no artifact of nncc"):
-        compiler.write_artifact(program, load("cpu"), precious, version=VERSION)
+        compiler.write_artifact(model, load("cpu"), precious, version=VERSION)
     assert [p.name for p in precious.iterdir()] == ["thesis.tex"]
+    # many other programs have a file of that name
+    (precious / "manifest.json").write_text('{"name": "an extension of a browser"}')
+    with pytest.raises(TargetError, match="no artifact of nncc"):
+        compiler.write_artifact(model, load("cpu"), precious, version=VERSION)
+    (artifact / "main.c").write_text("int main;")
+    with pytest.raises(TargetError, match=r"no artifact of nncc, 'main\.c'"):
+        compiler.write_artifact(model, load("cpu"), artifact, version=VERSION)
+    assert (artifact / "main.c").read_text() == "int main;"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["precious", "sum"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def fails(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails)
+    before = (artifact / "manifest.json").read_text()
+    with pytest.raises(TargetError, match="cannot be written: No space left"):
+        compiler.write_artifact(planned_program(running_sum()), load("cpu"), artifact, version="1")
+    assert (artifact / "manifest.json").read_text() == before
+    assert list(artifact.parent.iterdir()) == [artifact]
 
 
 C_PROGRAM = r"""
@@ -161,6 +204,33 @@ def test_header_is_c99_and_object_needs_no_library(artifact: Path) -> None:
     subprocess.run(link, cwd=artifact, check=True)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_two_models_in_one_program(tmp_path: Path) -> None:
+    """Names that differ in case only, and names of tensors that would end a comment."""
+    folder = tmp_path / "both"
+    folder.mkdir()
+    text = "size N graph g(`a*/b /* c`: f32[N]) -> (y: f32[N]) { y = Exp(`a*/b /* c`) }"
+    module = lower(read_nn(f"nncc 1\n{text}")).module
+    for name in ("net", "Net"):
+        compiler.write_artifact(
+            program(module, name), load("cpu"), tmp_path / name, version=VERSION
+        )
+        for suffix in ("o", "h"):
+            shutil.copy(tmp_path / name / f"{name}.{suffix}", folder)
+    (folder / "both.c").write_text(
+        '#include "net.h"\n#include "Net.h"\n'
+        "int main(void) { int64_t n[] = {3};\n"
+        "  return net_arena_bytes(n) != Net_arena_bytes(n) || net_inputs + Net_inputs != 2; }\n"
+    )
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"]
+    link = ["both.c", "net.o", "Net.o", "-o", "both"]
+    subprocess.run(["cc", *flags, *link], cwd=folder, check=True)
+    subprocess.run(["./both"], cwd=folder, check=True)
+    if shutil.which("c++"):
+        flags = ["-x", "c++", "-std=c++98", "-Wall", "-Wextra", "-Werror", "-Wno-long-long"]
+        subprocess.run(["c++", *flags, "-c", "both.c", "-o", "cxx.o"], cwd=folder, check=True)
+
+
 def test_object_has_no_undefined_symbols(artifact: Path) -> None:
     assert not undefined_symbols((artifact / "running_sum.o").read_bytes())
     text = (
@@ -197,6 +267,16 @@ def test_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NNCC_CACHE", str(tmp_path / "file"))
     assert cache.cached("a", lambda: b"code") == b"code"
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NNCC_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert cache.folder() is None and cache.cached("a", lambda: b"code") == b"code"
 
 
 def test_keys_depend_on_every_part() -> None:

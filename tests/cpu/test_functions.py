@@ -54,18 +54,7 @@ def program(
 
 
 def dtypes_of(fn: str) -> list[DType]:
-    domain = FUNCTIONS[fn].domain
-    chosen = []
-    for d in DTYPES.values():
-        if d is boolean:
-            fits = domain == "logic" or fn in ("eq", "ne", "lt", "select", "min", "max", "add")
-        elif d.is_float:
-            fits = domain in ("any", "float")
-        else:
-            fits = domain != "float"
-        if fits:
-            chosen.append(d)
-    return chosen
+    return [d for d in DTYPES.values() if FUNCTIONS[fn].takes(d)]
 
 
 def close(expected: np.ndarray, given: np.ndarray, fn: str, dtype: DType) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,45 @@ def test_run_into_writes_the_given_arrays() -> None:
         net.run_into({"x": x}, {**out, "next": x.astype(np.float64)})
     with pytest.raises(NnccError, match="output 'next' is missing"):
         net.run_into({"x": x}, {"y": out["y"]})
+    with pytest.raises(NnccError, match="output 'next' is no array but of type list"):
+        net.run_into({"x": x}, {**out, "next": [1.0]})  # type: ignore[dict-item]
+    with pytest.raises(NnccError, match="outputs are given as arrays by name, not as ndarray"):
+        net.run_into({"x": x}, x)  # type: ignore[arg-type]
+    for wrong in (np.empty((WIDTH, 4), np.float32).T, np.broadcast_to(x[:1], x.shape)):
+        with pytest.raises(NnccError, match="output 'next' is not a writable C-contiguous array"):
+            net.run_into({"x": x}, {**out, "next": wrong})
+
+
+def test_threads_may_call_one_executable() -> None:
+    """Each call sees its own inputs and outputs, and no call of a state is lost."""
+    net = compiled(running_sum())
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        x = image(5, seed)
+        expected = expected_y(x)
+        for call in range(50):
+            if not np.allclose(net.run({"x": x})["y"], expected, rtol=1e-6):
+                wrong.append(call)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    zero = np.zeros((5, WIDTH), np.float32)
+    total = 0.5 + 50 * sum(expected_y(image(5, seed)) for seed in range(4))
+    np.testing.assert_allclose(net.run({"x": zero})["next"], total, rtol=1e-3, atol=1e-3)
+
+
+def test_arrays_may_lie_at_any_address() -> None:
+    net = compiled(running_sum())
+    x = image(3)
+    room = np.zeros(x.nbytes + 1, np.uint8)
+    odd = room[1:].view(np.float32).reshape(x.shape)
+    odd[...] = x
+    np.testing.assert_allclose(net.run({"x": odd})["y"], expected_y(x), rtol=1e-6)
 
 
 def test_arrays_that_change_their_place_are_noticed() -> None:
@@ -103,6 +144,12 @@ def test_strided_inputs_are_copied() -> None:
     ("inputs", "message"),
     [
         ({}, "input 'x' is missing"),
+        (image(1), "inputs are given as arrays by name, not as ndarray"),
+        ([image(1)], "inputs are given as arrays by name, not as list"),
+        (None, "inputs are given as arrays by name, not as NoneType"),
+        ({"x": [[1], [1, 2]]}, "input 'x' is no array"),
+        ({"x": None}, "input 'x' has dtype object"),
+        ({"x": image(1).astype(">f4")}, "input 'x' has dtype >f4, not float32"),
         ({"X": image(1)}, "there is no input 'X'"),
         ({"x": image(1), "w": image(1)}, "there is no input 'w'"),
         ({"x": image(1).astype(np.float64)}, "input 'x' has dtype float64, not float32"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nncc.diagnostics import VerifyError
-from nncc.ir.expr import Apply, Const, Load, Name, apply
-from nncc.ir.index import Element, atom, var
+from nncc.ir.expr import Apply, Const, Load, Name, apply, cast
+from nncc.ir.index import Element, atom, minimum, var
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -50,8 +50,9 @@ def test_a_right_function() -> None:
     element = atom(Element("k", (0,), 0, 4))
     verify(
         Declare("a", ONE),
-        For("i", 0, var("N"), (
+        For("i", 0, minimum(var("N"), 8), (
             Let("b", Load("x", (0, i), f32)),
+            Let("c", cast(i32, Name("b", f32))),
             Assign("a", apply("add", Name("a", f32), Name("b", f32))),
         )),
         For("i", 0, 4, (For("j", i, 4, (Prefetch("x", (i, var("j"))),), kind="unroll"),),
@@ -98,10 +99,16 @@ WRONG: list[tuple[str, tuple[Stmt, ...]]] = [
     ("operands of 'muladd4' are not", (Let("a", Apply("muladd4", (VECTOR, VECTOR), f32, 4)),)),
     ("'x' in a bound of loop 'i' is no integer",
      (For("i", 0, atom(Element("x", (0, 0), 0, 4)), ()),)),
-    ("buffer 't' is not local", (Alloc(Buffer("t", f32, (8,)), ()),)),
     ("no function 'h' to call", (Call("h", ()),)),
     ("takes 1 buffers and 1 sizes", (Call("g", (View("y"),)),)),
     ("'g' writes 'x'", (Call("g", (View("x"),), (1,)),)),
+    ("24 to 39 is not surely in 0..32",
+     (Store("y", (3, 0), Apply("broadcast", (ONE,), f32, 16)),)),
+    ("i is not surely in 0..8", (For("i", 0, var("N"), (Store("y", (0, i), ONE),)),)),
+    ("i - 1 is not surely in 0..4", (For("i", 0, 4, (Store("y", (i - 1, 0), ONE),)),)),
+    ("which are not surely in its 128", (Call("g", (View("y", 100),), (1,)),)),
+    ("4 is not surely in 0..4", (For("i", 0, atom(Element("k", (4,), 0, 4)), ()),)),
+    ("may be empty", (For("i", 0, atom(Element("k", (0,), 4, 4)), ()),)),
 ]  # fmt: skip
 
 
@@ -117,3 +124,9 @@ def test_recursion_and_names() -> None:
         verify(g=again)
     with pytest.raises(VerifyError, match="stored under the name 'h'"):
         verify(h=callee())
+
+
+def test_what_is_allocated_is_local() -> None:
+    buffer = Buffer("t", f32, (8,), "in", "stack")
+    assert Alloc(buffer, ()) == Alloc(Buffer("t", f32, (8,), "local", "stack"), ())
+    verify(Alloc(buffer, (Store("t", (0,), ONE),)))

@@ -200,9 +200,10 @@ def scatter(w: Writer) -> Program:
     else:
         place, shape, whole = target, "M", "a"
     size = max(size, w.inputs["x"].shape[0])
+    first = w.choice(f"  y[{whole}] = {start}\n", "")  # without it, y starts at the identity
     return w.program(
         f"def op(x: {dtype}[P,D], ids: i64[P]; M: int = {size}) -> (y: {dtype}[{shape}]) {{\n"
-        f"  y[{whole}] = {start}\n"
+        f"{first}"
         f"  for i in 0..P, j in 0..D {{ y[{place}] {combine}= x[i,j] }}\n}}",
         dtype,
     )
@@ -230,6 +231,8 @@ def cut(w: Writer) -> Program:
         f"y[i,j] = {combine}(k)(x[i,k])\n  {every} where {where} {{ y[i,j] = x[i,j] }}",
         f"local t: {dtype}[N]\n  {every} where j <= 2 * i {{ t[i] {combine}= x[i,j] }}\n"
         "  y[i,j] = t[i] - x[i,j]",
+        f"{every} where {where} {{ y[i,j] {combine}= x[i,j] }}",
+        f"{every} where {where} {{ y[i,0] {combine}= max(k)(x[i,k]) - x[i,j] }}",
     )
     return w.program(f"def op(x: {dtype}[N,C]) -> (y: {dtype}[N,C]) {{\n  {body}\n}}", dtype)
 
@@ -246,6 +249,7 @@ def scan(w: Writer) -> Program:
         f"scan t in 0..C {{ y[n,t] = x[n,t] + min(k in 0..2)(y[n, t - k - 1] else {zero}) }}",
         f"local s: {dtype}[C]\n  s[c] = {zero}\n"
         "  scan t in 0..N { s[c] = min(s[c], x[t,c])\n    y[t,c] = s[c] + x[t,c] }",
+        f"local s: {dtype}[C]\n  scan t in 0..N {{ s[c] max= x[t,c]\n    y[t,c] = s[c] - x[t,c] }}",
     )
     return w.program(f"def op(x: {dtype}[N,C]) -> (y: {dtype}[N,C]) {{\n  {body}\n}}", dtype)
 

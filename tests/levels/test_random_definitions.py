@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nncc.frontend.dsl import read_nn
 from tests.levels.definitions import Program, programs
@@ -41,11 +42,10 @@ def test_without_a_pass(options: str, program: Program, counted: Counter[str]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("machine", machines())
-@settings(SLOW)
-@given(program=programs())
+@settings(SLOW, max_examples=1000)
+@given(program=programs(), options=st.sampled_from(list(OPTIONS)))
 def test_many_definitions(
-    machine: str, options: str, program: Program, counted: Counter[str]
+    machine: str, program: Program, options: str, counted: Counter[str]
 ) -> None:
     checked(program, counted, machine, options)

@@ -18,7 +18,7 @@ from tests.levels.integer_networks import integer_networks
 
 QUIET = list(HealthCheck)
 FAST = settings(deadline=None, database=None, derandomize=True, suppress_health_check=QUIET)
-SLOW = settings(deadline=None, database=None, suppress_health_check=QUIET, max_examples=1000)
+SLOW = settings(deadline=None, database=None, suppress_health_check=QUIET, max_examples=250)
 
 ALL = st.one_of(networks(), integer_networks())
 
@@ -57,9 +57,8 @@ def test_without_a_pass(options: str, case: Case, counted: Counter[str]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("machine", machines())
 @settings(SLOW)
-@given(case=ALL)
-def test_many_networks(machine: str, options: str, case: Case, counted: Counter[str]) -> None:
+@given(case=ALL, options=st.sampled_from(list(OPTIONS)))
+def test_many_networks(machine: str, case: Case, options: str, counted: Counter[str]) -> None:
     checked(case, counted, machine, options)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncc.ir.index import var
+from nncc.ir.bounds import simplify
+from nncc.ir.index import evaluate, var
 from nncc.ir.layout import blocked, is_row_major, padded, physical_index
 from nncc.ir.nests import Layout
 from nncc.ir.packing import pack, unpack
@@ -81,3 +82,33 @@ def test_divisions_cancel():
     layout = blocked((var("N"), 64, 7), 1, 16)
     m, v, e = var("m"), var("v"), var("e")
     assert physical_index(layout, (0, 16 * m + v, e), {"v": (0, 15)}) == (0, m, e, v)
+
+
+def test_divisions_cancel_inside_of_a_group():
+    """Four channels of group g are neighbours in a block of sixteen."""
+    layout = blocked((var("N"), 64, 7), 1, 16)
+    g, v = var("g"), var("v")
+    assert physical_index(layout, (0, 4 * g + v, 0), {"v": (0, 3)}) == (
+        0, (4 * g) // 16, 0, (4 * g) % 16 + v,
+    )  # fmt: skip
+    crossing = physical_index(layout, (0, 4 * g + v, 0), {"v": (0, 4)})
+    assert crossing == (0, (4 * g + v) // 16, 0, (4 * g + v) % 16)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_simplified_divisions_have_the_same_value(data):
+    names = ["a", "b", "c"]
+    ranges = {}
+    index = data.draw(st.integers(-9, 9))
+    for name in names:
+        lo = data.draw(st.integers(-4, 4))
+        ranges[name] = (lo, lo + data.draw(st.integers(0, 9)))
+        index = index + data.draw(st.sampled_from([-8, -1, 1, 2, 3, 4, 6, 8, 16])) * var(name)
+    divisor = data.draw(st.sampled_from([2, 3, 4, 8, 16]))
+    known = {n: r for n, r in ranges.items() if data.draw(st.booleans())}
+    for size in (index // divisor, index % divisor):
+        simple = simplify(size, known)
+        for _ in range(8):
+            env = {n: data.draw(st.integers(*r)) for n, r in ranges.items()}
+            assert evaluate(simple, env) == evaluate(size, env)

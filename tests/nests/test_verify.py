@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 
 from nncc.diagnostics import VerifyError
-from nncc.ir.expr import Apply, Const, Load
-from nncc.ir.index import Element, atom, var
-from nncc.ir.nests import Access, Band, Dim, Leaf, Local, Nest, Statement
-from nncc.ir.types import f32, i8, i32, i64
+from nncc.ir.expr import Apply, Const, Load, apply
+from nncc.ir.index import Element, atom, maximum, minimum, var
+from nncc.ir.nests import Access, Band, Dim, Leaf, Local, Nest, Scan, Statement
+from nncc.ir.scalar import FUNCTIONS
+from nncc.ir.types import boolean, f32, i8, i32, i64
 from nncc.ir.verify_nests import verify_nest
 from tests.nests.random_nests import N, conv, convs, dims, recurrences, tensor
 
@@ -103,14 +104,18 @@ def test_schedule_of_a_register_tile_is_right():
     verify_nest(replace(CONV, schedule=(tree,)))
 
 
+dims_of_y = dims(i=N)
+
+
 def one(dims, index, where=(), extent=4, sizes=("N",)):
-    """y[i] = x[index] over the given dims, which include i."""
+    """y[i] = x[index] over the given dims, which include i; 0 elsewhere."""
     value = Load("x", (index,), f32)
     i = var("i")
+    whole = Statement("whole", dims_of_y, (Access("y", (i,)),), "=", (Const(0.0, f32),))
     return Nest(
         "one", sizes,
         (tensor("x", f32, (extent,)), tensor("idx", i64, (N,)), tensor("y", f32, (N,), "out")),
-        (Statement("s", dims, (Access("y", (i,)),), "=", (value,), where),),
+        (whole, Statement("s", dims, (Access("y", (i,)),), "=", (value,), where)),
     )  # fmt: skip
 
 
@@ -146,3 +151,75 @@ def test_operands_fit_their_function():
     nest = body(replace(INIT, values=(mixed,)), ACC, OUT)
     with pytest.raises(VerifyError, match="different dtypes"):
         verify_nest(nest)
+
+
+def again(index, target=None, combine="=", where=()):
+    """y[i,j] = y[index] over i in 0..N, j in 0..4, after y was written."""
+    i, j = var("i"), var("j")
+    line = dims(i=N, j=4)
+    first = Statement("first", line, (Access("y", (i, j)),), "=", (Const(0.0, f32),))
+    value = Load("y", index, f32, Const(0.0, f32))
+    second = Statement("s", line, (Access("y", target or (i, j)),), combine, (value,), where)
+    return Nest("again", ("N",), (tensor("y", f32, (N, 4), "out"),), (first, second))
+
+
+def test_a_statement_reads_nothing_that_its_other_instances_write():
+    i, j = var("i"), var("j")
+    verify_nest(again((i, j)))
+    verify_nest(again((i + N, j)))
+    verify_nest(again((i - N, j)))
+    verify_nest(again((i, 3), (i, j % 3)))
+    verify_nest(again((i, 3), (i, j % 3), "max"))
+    for wrong in (
+        again((i - 1, j)),
+        again((N - 1 - i, j)),
+        again((i, 3 - j)),
+        again((i, 0)),
+        again((i, j), combine="sum"),
+        again((i, j // 2), (i, j // 2)),
+        again((atom(Element("y", (i, j), 0, 4)), j)),
+    ):
+        with pytest.raises(VerifyError, match=r"which comes first is not fixed|no integer"):
+            verify_nest(wrong)
+
+
+def test_a_scan_reads_other_steps_and_its_own_element():
+    t, c = var("t"), var("c")
+
+    def stepping(*index):
+        value = Load("y", index, f32, Const(0.0, f32))
+        first = Statement("first", dims(r=N, c=4), (Access("y", (var("r"), c)),), "=",
+                          (Const(0.0, f32),))  # fmt: skip
+        step = Statement("s", dims(c=4), (Access("y", (t, c)),), "=", (value,))
+        params = (tensor("y", f32, (N, 4), "out"),)
+        return Nest("scan", ("N",), params, (first, Scan(Dim("t", 0, N), (step,))))
+
+    verify_nest(stepping(t - 1, 3 - c))
+    verify_nest(stepping(t, c))
+    with pytest.raises(VerifyError, match="which comes first is not fixed"):
+        verify_nest(stepping(t, 3 - c))
+
+
+def test_divisors_are_positive():
+    i = var("i")
+    line = dims(i=N)
+    verify_nest(one(line, i % N, extent=N))
+    verify_nest(one(line, i % (i + 1) % 4))
+    verify_nest(one(dims(i=(1, N)), 9 % i % 4))
+    for wrong in (
+        one(line, minimum(maximum(8 // i, 0), 3)),
+        one(line, i % (i % 4)),
+        one(line, minimum(maximum(i // (N - 1), 0), 3)),
+        one(line, minimum(maximum(8 // i, 0), 3), (i - 1,)),
+        one(dims(i=(0, 8 // (N - 1))), 0),
+        one(line, 0, extent=4 // (N - 1)),
+    ):
+        with pytest.raises(VerifyError, match="not surely at least 1"):
+            verify_nest(wrong)
+
+
+@pytest.mark.parametrize("fn", ["sub", "div", "pow", "neg"])
+def test_bools_are_no_numbers(fn):
+    operands = (Const(True, boolean),) * FUNCTIONS[fn].arity
+    with pytest.raises(ValueError, match=f"{fn} does not take bool"):
+        apply(fn, *operands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 
 from nncc.diagnostics import FrontendError, NnccError, UnsupportedError
 from nncc.frontend.onnx import load, save
-from tests.onnx.onnx_models import floats, model, node
+from tests.onnx.onnx_models import I64, floats, model, node
 
 RELU = model([node("Relu", "x", "y", name="act")], {"x": [2]}, {"y": [2]})
 
@@ -62,6 +63,68 @@ def test_every_cut_is_refused_or_harmless() -> None:
             load(whole[:length])
 
 
+def test_damaged_bytes_raise_only_our_errors() -> None:
+    """Bytes flipped, removed and inserted all over a real model."""
+    whole = (Path(__file__).parents[2] / "examples/digits/digits.onnx").read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for k in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 5)):
+            at = rng.randrange(4000 if k % 2 else len(data))
+            if k % 3 == 0:
+                data[at] ^= 1 << rng.randrange(8)
+            elif k % 3 == 1:
+                data[at : at + rng.randrange(1, 30)] = b""
+            else:
+                data[at:at] = rng.randbytes(rng.randrange(1, 20))
+        try:
+            load(bytes(data))
+        except NnccError as e:
+            assert str(e).startswith("<bytes>")
+            refused += 1
+    assert refused > 200
+
+
+def test_names_that_are_no_text() -> None:
+    broken = RELU.SerializeToString().replace(b"act", b"a\xfft")
+    assert "the name b'a\\xfft' in it is not UTF-8" in refusal(broken)
+
+
+ODD_OPERANDS = {
+    "Expand-f32": (node("Expand", "x s", "y", name="n"), np.float32([2.5]), "shape is f32"),
+    "Reshape-f32": (node("Reshape", "x s", "y", name="n"), np.float32([2]), "shape is f32"),
+    "Reshape-zero": (node("Reshape", "x s", "y", name="n", allowzero=1), np.array([0, -1]),
+                     "cannot be reshaped"),
+    "Expand-negative": (node("Expand", "o s", "y", name="n"), np.array([-2]), "at least 1"),
+    "ConstantOfShape": (node("ConstantOfShape", "s", "y", name="n"), np.array([-2]), "at least 1"),
+    "ConstantOfShape-huge": (node("ConstantOfShape", "s", "y", name="n"),
+                             np.array([1 << 30, 1 << 30]), "TB"),
+    "Range": (node("Range", "s s s", "y", name="n"), np.array([1, 2]), "not a scalar"),
+    "Gather": (node("Gather", "x s", "y", name="n"), np.zeros(0, np.int64), "at least 1"),
+    "same": (node("MaxPool", "p", "y", name="n", auto_pad="SAME_UPPER", kernel_shape=[2]),
+             np.array([1]), "kernel_shape, strides or dilations"),
+    "unequal": (node("Split", "p", "y z t", name="n", axis=-1), np.array([1]), "3 parts of 4"),
+    "pad": (node("Pad", "p pads o", "y", name="n"), np.array([1]), "value must be known"),
+    "stride": (node("MaxPool", "p", "y", name="n", auto_pad="SAME_UPPER", kernel_shape=[2, 2],
+                    strides=[0, 1]), np.array([1]), "must be positive"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD_OPERANDS)
+def test_odd_operands(case: str) -> None:
+    n, s, said = ODD_OPERANDS[case]
+    inputs = {"x": [1, 1, 2], "o": [1], "p": [1, 1, 4, 4]}
+    text = refusal(model([n], inputs, {"y": None}, {"s": s, "pads": np.zeros(8, np.int64)}))
+    assert said in text and "node 'n'" in text
+
+
+def test_a_long_range_takes_no_memory() -> None:
+    weights = {"a": np.array(0), "b": np.array(1 << 35), "c": np.array(1)}
+    m = model([node("Range", "a b c", "y")], {}, {"y": None}, weights, dtypes={"y": I64})
+    assert load(m).graph.types["y"].shape == (1 << 35,)
+
+
 @pytest.mark.parametrize(("opset", "ok"), [(6, False), (7, True), (28, True), (29, False)])
 def test_opsets(opset: int, ok: bool) -> None:
     m = model([node("Relu", "x", "y")], {"x": [2]}, {"y": [2]}, opset=opset)
@@ -90,8 +153,15 @@ def test_cycles_name_the_nodes() -> None:
         ([node("Relu", "nothing", "y", name="n")], "reads 'nothing', which nothing makes"),
         ([node("Relu", "x", "y"), node("Neg", "x", "y", name="n")], "made twice"),
         ([node("Relu", "x", "z")], "output 'y' is made by no node"),
-        ([node("Add", "x", "y", name="n")], "lacks its operand b"),
+        ([node("Add", "x", "y", name="n")], "lacks its operand B"),
         ([node("MaxPool", "x", "y", name="n")], "lacks attribute kernel_shape"),
+        ([node("Relu", "x", "", name="n"), node("Neg", "x", "y")], "Relu has no output"),
+        ([node("Relu", "x x", "y", name="n")], "Relu takes 1 operands, not 2"),
+        ([node("Softmax", "x", "y", name="n", axis=1.0)], "axis is of kind float, not int"),
+        (
+            [node("Constant", "", "c", name="n", value_float=1), node("Relu", "x", "y")],
+            "value_float is of kind int, not float",
+        ),
     ],
 )
 def test_broken_graphs(nodes: list[onnx.NodeProto], said: str) -> None:
@@ -218,6 +288,14 @@ def test_everything_unsupported_is_reported_at_once() -> None:
         assert part in text
     assert "fine" not in text
     assert len(caught.value.diagnostics) == 4
+
+
+def test_models_of_another_domain_only() -> None:
+    n = helper.make_node("Binarizer", ["x"], ["y"], "n", domain="ai.onnx.ml")
+    m = model([n], {"x": [2]}, {"y": None}, domains=["ai.onnx.ml"])
+    del m.opset_import[0]
+    with pytest.raises(UnsupportedError, match=r"node 'n': ai\.onnx\.ml\.Binarizer"):
+        load(m)
 
 
 def test_functions_that_call_themselves() -> None:

@@ -103,6 +103,9 @@ def test_regions_see_only_their_inputs():
     other = replace(body, types={"h": X, "y": X})
     with pytest.raises(VerifyError, match="input 'h' of the region"):
         verify(module(nodes=(nodes[0], replace(group, regions=(other,)))))
+    two = replace(body, outputs=("y", "h"))
+    with pytest.raises(VerifyError, match="1 outputs of a region of 2"):
+        verify(module(nodes=(nodes[0], replace(group, regions=(two,)))))
 
 
 def test_shapes_are_known_up_to_sizes_and_inside_regions():

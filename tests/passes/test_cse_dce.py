@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nncc.frontend.dsl import read_nn
+from nncc.ir.index import var
+from nncc.ir.nests import Layout
 from nncc.ops.verify import verify
 from nncc.passes.cse import Cse
 from nncc.passes.dce import Dce
@@ -32,6 +36,21 @@ def test_equal_nodes_are_merged() -> None:
     assert result.graph.nodes[1].inputs == ("p", "p")
     assert set(result.symbols) == {"a", "c", "d"}
     assert Cse()(result) is result
+
+
+def test_layouts_tell_nodes_apart_and_leave_with_them() -> None:
+    module = read_nn("""nncc 1
+    graph main(x: f32[4,2]) -> (y) {
+      a = Relu(x) b = Relu(x) c = Relu(x)
+      s = Add(a, b) y = Add(s, c)
+    }""")
+    d0, d1 = var("d0"), var("d1")
+    turned, plain = Layout((d1, d0), (2, 4)), Layout((d0, d1), (4, 2))
+    layouts = {"a": turned, "b": plain, "c": turned}
+    result = Cse()(module.with_graph(replace(module.graph, layouts=layouts)))
+    verify(result)
+    assert [n.outputs[0] for n in result.graph.nodes] == [*"absy"]
+    assert result.graph.layouts == {"a": turned, "b": plain}
 
 
 def test_equal_parameters_stay_apart() -> None:

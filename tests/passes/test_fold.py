@@ -23,6 +23,10 @@ param v: f32[4] = random(seed=4, mean=3.0, std=0.5)
 param row: f32[6] = random(seed=5, mean=0.0, std=1.0)
 param k: f32[8,6] = random(seed=6, mean=0.0, std=1.0)
 const channel: f32[4,1,1] = [1.0, 2.0, -1.0, 0.5]
+param single: f32[1,3,3,3] = random(seed=7, mean=0.0, std=0.5)
+param column: f32[8,1] = random(seed=8, mean=0.0, std=1.0)
+const pair: i64[2] = [1, 2]
+const minus: i64[2] = [-1, -2]
 const zero: f32[] = 0.0
 const one: f32[] = 1.0
 const two: f32[] = 2.0
@@ -59,6 +63,9 @@ def ops(module: Module) -> list[str]:
         ("c = Conv(x, w) y = Add(channel, c)", ["Conv"]),
         ("c = Conv(x, w, b) y = Mul(c, channel)", ["Conv"]),
         ("c = Conv(x, w, b) s = Mul(c, two) t = Add(s, channel) y = Relu(t)", ["Conv", "Relu"]),
+        # one channel that is broadcast to four stays one
+        ("c = Conv(x, single) y = Add(c, channel)", ["Conv", "Add"]),
+        ("c = Conv(x, single) y = Mul(channel, c)", ["Conv", "Mul"]),
         # one that something else reads stays
         ("c = Conv(x, w, b) s = Add(c, channel) y = Mul(c, s)", ["Conv", "Add", "Mul"]),
         ("n = Add(zero, x) i = Identity(n) d = Dropout(i) y = Relu(d)", ["Relu"]),
@@ -81,6 +88,8 @@ def test_images(body: str, left: list[str]) -> None:
         ("t = Transpose(k) {perm=[1,0]} s = Transpose(t) {perm=[1,0]} y = MatMul(x, s)",
          ["MatMul"]),
         ("y = Flatten(x)", ["Identity"]),
+        ("p = MatMul(x, column) y = Add(p, row)", ["MatMul", "Add"]),
+        ("p = Pow(pair, minus) q = Cast(p) {to=f32} s = ReduceSum(q) y = Mul(x, s)", ["Identity"]),
     ],
 )  # fmt: skip
 def test_matrices(body: str, left: list[str]) -> None:

@@ -144,6 +144,41 @@ def test_what_has_no_integer_form_stays_float() -> None:
     assert "s: there is no integer op for it" in str(report)
 
 
+@pytest.mark.parametrize(
+    ("body", "floats"),
+    [
+        (
+            "c = Conv(x, p) g = Greater(c, half) f = Cast(g) {to=f32} y = Mul(c, f)",
+            {"g": "it gives bool", "f": "its operands are floats", "y": "its operands are floats"},
+        ),
+        (
+            "c = Conv(x, p) d2 = Cast(c) {to=f64} e = Abs(d2) y = Cast(e) {to=f32}",
+            {"d2": "it computes in f64", "e": "it computes in f64", "y": "its operands are floats"},
+        ),
+    ],
+)  # fmt: skip
+def test_every_node_on_floats_is_reported(body: str, floats: dict[str, str]) -> None:
+    _, _, report = quantized(f"{CONV}{body} }}", data(2, 4, 8, 8))
+    assert report.integer == ("c",)
+    assert dict(report.floats) == floats
+    assert all(f"float: {name}: {reason}" in str(report) for name, reason in floats.items())
+
+
+def test_shapes_are_not_on_floats() -> None:
+    _, _, report = quantized(f"{CONV}c = Conv(x, p) y = Shape(c) }}", data(2, 4, 8, 8))
+    assert report.floats == ()
+
+
+@pytest.mark.parametrize("clamp", ["Max(c, six)", "Min(c, below)", "Clip(c, half, six)"])
+def test_a_clamp_without_zero_is_a_table(clamp: str) -> None:
+    text = CONV.replace("graph main", "const below: f32[] = -0.5\ngraph main")
+    x = data(2, 4, 8, 8)
+    module, result, report = quantized(f"{text}c = Conv(x, w, b) y = {clamp} }}", x)
+    assert report.floats == () and ops(result).count("Lookup") == 1
+    difference = np.abs(run(module, x=x)["y"] - run(result, x=x)["y"]).max()
+    assert difference < 0.05 * np.abs(run(module, x=x)["y"]).max()
+
+
 def test_definitions_stay_float() -> None:
     text = """
     param k: f32[4,4] = random(seed=5, mean=0.0, std=0.5)
@@ -159,6 +194,21 @@ def test_nodes_that_are_asked_to_stay_float() -> None:
     _, result, report = quantized(f"{CONV}{body} }}", data(2, 4, 8, 8), floats=("d2",))
     assert ops(result).count("IntConv") == 2 and ops(result).count("Conv") == 1
     assert report.floats == (("d2", "it was asked for"),)
+
+
+def test_a_clamp_that_is_asked_to_stay_float_is_not_merged() -> None:
+    body = "c = Conv(x, w, b) r = Relu(c) y = Conv(r, k2)"
+    text = CONV.replace("graph main", "param k2: f32[3,6,1,1] = random(seed=7)\ngraph main")
+    _, result, report = quantized(f"{text}{body} }}", data(2, 4, 8, 8), floats=("r",))
+    assert report.floats == (("r", "it was asked for"),) and "Relu" in ops(result)
+
+
+def test_unknown_nodes_cannot_stay_float() -> None:
+    with pytest.raises(PassError, match="'conv' is to stay in floats") as raised:
+        quantized(
+            f"{CONV}conv1 = Conv(x, p) y = Relu(conv1) }}", data(2, 4, 8, 8), floats=("conv",)
+        )
+    assert "conv1" in raised.value.help
 
 
 def test_accumulators_are_bounded() -> None:
@@ -239,6 +289,22 @@ def test_fixed_batches() -> None:
     x[4] = 1000.0  # not in a whole batch
     _, result, _ = quantized(text, x)
     assert result.symbols["x.scale"].data.array < 0.1
+
+
+def test_fixed_and_symbolic_batches_are_cut_alike() -> None:
+    text = """
+    graph main(x: f32[N,3], z: f32[4,5]) -> (y, v) { y = Relu(x)  v = Abs(z) }"""
+    module = read_nn(f"nncc 1\nsize N\n{text}")
+    reports: list[Report] = []
+    Quantize(calib={"x": data(10, 3), "z": data(10, 5)}, on_report=reports.append)(module)
+    assert set(reports[0].sqnr) == {"y", "v"}
+
+
+def test_percentiles_of_values_that_hardly_differ() -> None:
+    x = np.full((4, 4, 8, 8), 1.0, np.float32)
+    x[0, 0, 0, 0] = np.nextafter(np.float32(1), np.float32(2))
+    _, result, _ = quantized(f"{CONV} y = Conv(x, p) }}", x, calibrator="percentile")
+    assert np.isclose(float(result.symbols["x.scale"].data.array), 1 / 255)
 
 
 @given(st.floats(-(2.0**99), 2.0**99, width=32), st.floats(0, 2.0**99, width=32))

@@ -18,18 +18,37 @@ def trace(nest, cut, sizes=None):
     whole = {}
     for s in nest.statements:
         for d in s.dims:
-            lo, hi = (eval(str(e), {}, dict(walker.sizes)) for e in (d.lo, d.hi))
-            whole.setdefault(s.name, {})[d.name] = (lo, hi)
+            whole.setdefault(s.name, {})[d.name] = (walker.number(d.lo), walker.number(d.hi))
     walker.walk(nest.schedule, whole, ())
     return {tensor: count(nest.param(tensor), tiles) for tensor, tiles in walker.tiles.items()}
 
 
 class Walker:
     def __init__(self, nest, cut, sizes):
-        self.statements = {s.name: compiled(nest, s) for s in nest.statements}
         self.cut = cut
         self.sizes = sizes
+        self.statements = {s.name: self.compiled(nest, s) for s in nest.statements}
         self.tiles = defaultdict(list)  # tensor -> [(tile, [(address, is it written)])]
+
+    def number(self, size):
+        return eval(str(size), {}, dict(self.sizes))
+
+    def compiled(self, nest, s):
+        """Dimensions, constraints and accesses of a statement, subscripts as Python code."""
+
+        def code(e):
+            return compile(str(e), "nest", "eval")
+
+        def access(tensor, indices, written):
+            shape = [self.number(e) for e in nest.param(tensor).type.shape]
+            return tensor, shape, [code(i) for i in indices], written
+
+        accesses = [access(x.tensor, x.indices, False) for v in s.values for x in loads(v)]
+        for target in s.targets:
+            if s.combine != ASSIGN:
+                accesses.append(access(target.tensor, target.indices, False))
+            accesses.append(access(target.tensor, target.indices, True))
+        return [d.name for d in s.dims], [code(w) for w in s.where], accesses
 
     def walk(self, tree, ranges, path):
         for node in tree:
@@ -79,23 +98,6 @@ def leaves(tree):
             yield node.statement
         else:
             yield from leaves(node.body)
-
-
-def compiled(nest, s):
-    """Dimensions, constraints and accesses of a statement, subscripts as Python code."""
-
-    def code(e):
-        return compile(str(e), "nest", "eval")
-
-    def access(tensor, indices, written):
-        return tensor, nest.param(tensor).type.shape, [code(i) for i in indices], written
-
-    accesses = [access(x.tensor, x.indices, False) for v in s.values for x in loads(v)]
-    for target in s.targets:
-        if s.combine != ASSIGN:
-            accesses.append(access(target.tensor, target.indices, False))
-        accesses.append(access(target.tensor, target.indices, True))
-    return [d.name for d in s.dims], [code(w) for w in s.where], accesses
 
 
 def count(param, tiles):

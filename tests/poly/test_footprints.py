@@ -36,8 +36,8 @@ def test_closed_forms_equal_isl(data):
     nest, _, _ = data.draw(random_nests())
     tile = {}
     for d in nest.statements[0].dims:
-        lo = data.draw(st.integers(0, d.hi - 1))
-        tile[d.name] = (lo, data.draw(st.integers(lo + 1, d.hi)))
+        lo = data.draw(st.integers(d.lo, d.hi))
+        tile[d.name] = (lo, data.draw(st.integers(lo, d.hi)))
     for operand in operands(nest.statements[0], nest):
         assume(operand.exact)
         tensor = operand.tensor

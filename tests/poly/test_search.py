@@ -2,13 +2,16 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 
 from nncc.diagnostics import PassError
 from nncc.machines import load
 from nncc.passes.reuse import choose_tiles, level_bytes, predict, scheduled_traffic
+from tests.poly.address_trace import trace
 from tests.poly.nest_builder import band, conv, fused, local, matmul
+from tests.poly.test_traffic import tree
 
 NPU = load("example_npu")
 
@@ -63,6 +66,8 @@ def test_within_five_percent_of_exhaustive_search(nest, capacity):
     choice = choose_tiles(nest, NPU, memory={"scratchpad": capacity})
     tile = dict(choice.loops)
     assert level_bytes(nest, tile) <= capacity
+    counted = trace(replace(nest, schedule=tree(choice.loops)), len(choice.loops))
+    assert moved(nest, choice.loops) == 4 * sum(map(sum, counted.values()))
     assert moved(nest, choice.loops) <= 1.05 * exhaustive(nest, capacity)
 
 

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from nncc.diagnostics import PassError
+from nncc.ir.expr import Const
 from nncc.ir.graph import Graph, Module
 from nncc.ir.index import var
-from nncc.ir.nests import Band, Leaf, Nest
+from nncc.ir.nests import Band, Dim, Leaf, Nest
+from nncc.ir.types import f32
 from nncc.machines import load as load_machine
+from nncc.passes.emission.tree import emit_nest
 from nncc.passes.poly import check_schedule
 from nncc.passes.reuse import predict, schedule_loops, scheduled_traffic
 from nncc.passes.text import parse
@@ -87,6 +90,34 @@ def test_statements_that_must_not_share_loops_get_their_own():
     shared = (band("i", local("acc", "last"), by=100),)
     with pytest.raises(PassError, match="flow dependence"):
         check_schedule(replace(nest, schedule=shared))
+
+
+def test_ranges_that_depend_on_other_dimensions_are_left_alone():
+    i, j = var("i"), var("j")
+    over = (Dim("i", 0, 500), Dim("j", 0, i + 1))
+    nest = Nest(
+        "triangle", (), (param("x", (500, 500)), param("y", (500,), "out")),
+        (statement("acc", over, ("y", i), "sum", load("x", i, j)),),
+    )  # fmt: skip
+    assert tiled(nest) is nest
+
+
+def test_only_equal_ranges_share_loops():
+    i, k = var("i"), var("k")
+    nest = Nest(
+        "ranges",
+        (),
+        (param("x", (4000, 4)), param("t", (5000,), "local"), param("y", (5000,), "out")),
+        (
+            statement("init", dims(i=5000), ("t", i), "=", Const(0.0, f32)),
+            statement("acc", dims(i=4000, k=4), ("t", i), "sum", load("x", i, k)),
+            statement("last", dims(i=5000), ("y", i), "=", load("t", i)),
+        ),
+    )
+    found = tiled(nest)
+    assert len(found.schedule) == 3
+    check_schedule(found)
+    emit_nest(found, NPU.operations)
 
 
 def test_errors():

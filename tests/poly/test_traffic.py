@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from nncc.diagnostics import PassError
 from nncc.ir.expr import apply
 from nncc.ir.index import var
-from nncc.ir.nests import Band, Leaf, Nest
+from nncc.ir.nests import Band, Dim, Leaf, Nest
 from nncc.passes.reuse import predict
 from tests.poly.address_trace import trace
-from tests.poly.nest_builder import band, conv, dims, fused, load, local, matmul, param, statement
+from tests.poly.nest_builder import band, conv, fused, load, local, matmul, param, statement
 
 
 def tree(loops, statement="acc"):
@@ -22,13 +22,16 @@ def tree(loops, statement="acc"):
     return (node,)
 
 
-def predicted(nest, loops, cut):
-    return {t.tensor: (t.loads, t.stores) for t in predict(nest, loops, cut)}
+def predicted(nest, loops, cut, sizes=None):
+    return {t.tensor: (t.loads, t.stores) for t in predict(nest, loops, cut, sizes=sizes)}
 
 
-def check(nest, loops, cut):
-    assert all(t.exact for t in predict(nest, loops, cut))
-    assert predicted(nest, loops, cut) == trace(replace(nest, schedule=tree(loops)), cut)
+def check(nest, loops, cut, sizes=None):
+    assert all(t.exact for t in predict(nest, loops, cut, sizes=sizes))
+    counted = trace(replace(nest, schedule=tree(loops)), cut, sizes)
+    # what no instance touches is not in a trace
+    nothing = {t: (0, 0) for t in (p.name for p in nest.params) if t not in counted}
+    assert predicted(nest, loops, cut, sizes) == counted | nothing
 
 
 @st.composite
@@ -82,7 +85,9 @@ def subscripts(draw, names):
 def random_nests(draw):
     """Several accesses of several tensors, whose subscripts may share loops or divide them."""
     names = "ijkl"[: draw(st.integers(2, 4))]
-    over = dims(**{n: draw(st.integers(1, 5)) for n in names})
+    over = tuple(
+        Dim(n, lo := draw(st.integers(0, 2)), lo + draw(st.integers(0, 9)) % 6) for n in names
+    )
     params, value = [], None
     for k in range(draw(st.integers(1, 2))):
         rank = draw(st.integers(1, 3))
@@ -106,6 +111,26 @@ def test_random_nests(case):
     check(*case)
 
 
+def with_sizes(nest):
+    """The nest with named sizes for extents, and their numbers."""
+    (s,) = nest.statements
+    sizes = {f"N{d.name}": d.hi for d in s.dims if d.hi > 0}
+    own = {d.name: var(f"N{d.name}") if d.hi > 0 else 0 for d in s.dims}
+    y = nest.param("y")
+    shape = [own[str(i)] for i in s.targets[0].indices]
+    params = (*(p for p in nest.params if p is not y), param("y", shape, "out"))
+    body = (replace(s, dims=tuple(Dim(d.name, d.lo, own[d.name]) for d in s.dims)),)
+    return replace(nest, sizes=tuple(sizes), params=params, body=body), sizes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(random_nests(), convolutions()))
+def test_named_sizes(case):
+    nest, loops, cut = case
+    nest, sizes = with_sizes(nest)
+    check(nest, loops, cut, sizes)
+
+
 @pytest.mark.slow
 @settings(max_examples=3000, deadline=None)
 @given(st.one_of(random_nests(), convolutions()))
@@ -122,6 +147,19 @@ def test_fused_statements_share_their_tile(steps, cut):
     counts = trace(nest, cut)
     assert predicted(nest, (("n", n), ("m", m), ("c", 2)), cut) == counts
     assert counts["t"] == (0, 0)
+
+
+def test_statements_share_their_tile_of_a_named_size():
+    inner = local("init", band("c", "acc", by=2), "out")
+    nest = fused(m=3, schedule=(band("n", band("m", inner, by=2), by=2),))
+    for n in (1, 4, 5):
+        counts = trace(nest, 2, {"N": n})
+        assert predicted(nest, (("n", 2), ("m", 2), ("c", 2)), 2, {"N": n}) == counts
+
+
+def test_empty_loops_move_nothing():
+    nest = matmul(m=4, n=3, k=0)
+    assert predicted(nest, (("m", 1), ("n", 2)), 2) == dict.fromkeys("yab", (0, 0))
 
 
 def test_partial_sums_leave_and_come_back():

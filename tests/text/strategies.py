@@ -129,14 +129,6 @@ SAME = [f for f in FUNCTIONS.values() if f.rule == "same"]
 COMPARE = [f for f in FUNCTIONS.values() if f.rule == "compare"]
 
 
-def _takes(domain: str, dtype: DType) -> bool:
-    if domain == "float":
-        return dtype.is_float
-    if domain == "integer":
-        return dtype.is_integer
-    return domain == "any" or dtype.is_integer or dtype is boolean
-
-
 @st.composite
 def exprs(
     draw: st.DrawFn, env: Env, dtype: DType | None = None, lanes: int = 1, depth: int = 3
@@ -149,11 +141,11 @@ def exprs(
     below = exprs(env, dtype, lanes, depth - 1)
     kind = draw(st.integers(0, 10))
     if kind <= 3:
-        f = draw(st.sampled_from([f for f in SAME if _takes(f.domain, dtype)]))
+        f = draw(st.sampled_from([f for f in SAME if f.takes(dtype)]))
         return apply(f.name, *(draw(below) for _ in range(f.arity)))
     if kind == 4 and dtype is boolean:
         inner = draw(DTYPE)
-        f = draw(st.sampled_from([f for f in COMPARE if _takes(f.domain, inner)]))
+        f = draw(st.sampled_from([f for f in COMPARE if f.takes(inner)]))
         operands = exprs(env, inner, lanes, depth - 1)
         return apply(f.name, *(draw(operands) for _ in range(f.arity)))
     if kind == 5:
@@ -356,7 +348,7 @@ def blocks(draw: st.DrawFn, env: Env, depth: int) -> tuple[lo.Stmt, ...]:
 @st.composite
 def stmts(draw: st.DrawFn, env: Env, depth: int) -> lo.Stmt:
     """One statement; a Let or Declare enters its name into `env`."""
-    kind = draw(st.integers(0, 9 if depth else 5))
+    kind = draw(st.integers(0, 10 if depth else 5))
     index = sizes(env.variables, env.tensors)
     tensors = list(env.tensors)
     if kind == 1 and env.values:
@@ -387,6 +379,8 @@ def stmts(draw: st.DrawFn, env: Env, depth: int) -> lo.Stmt:
         return lo.If(draw(exprs(env, boolean, depth=2)), draw(inside), draw(inside))
     if kind == 8:
         return lo.While(draw(exprs(env, boolean, depth=2)), draw(blocks(env, depth - 1)))
+    if kind == 10 and tensors:
+        return draw(performs(env))
     if kind == 9:
         name = draw(NAMES.filter(lambda n: n not in env.tensors))
         buffer = draw(buffers(name, env.variables, "local"))
@@ -396,6 +390,23 @@ def stmts(draw: st.DrawFn, env: Env, depth: int) -> lo.Stmt:
     value = draw(exprs(env, None, draw(st.sampled_from([1, 8])), 2))
     env.values[name] = (value.dtype, value.lanes)
     return draw(st.sampled_from([lo.Let, lo.Declare]))(name, value)
+
+
+@st.composite
+def performs(draw: st.DrawFn, env: Env) -> lo.Perform:
+    """An operation on memory; what it means is not known here."""
+    dims: list[Dim] = []
+    inner = env
+    for name in draw(distinct(NAMES.filter(lambda n: n not in env.variables), max_size=2)):
+        index = sizes(inner.variables, env.tensors)
+        dims.append(Dim(name, draw(index), draw(index)))
+        inner = replace(inner, variables=(*inner.variables, name))
+    tensor = draw(st.sampled_from(list(env.tensors)))
+    index = sizes(inner.variables, env.tensors)
+    target = Access(tensor, tuple(draw(index) for _ in env.tensors[tensor].shape))
+    combine = draw(st.sampled_from(["=", "sum", "max"]))
+    operands = st.lists(exprs(inner, None, 1, 2), min_size=1, max_size=2)
+    return lo.Perform(draw(NAMES), tuple(dims), target, combine, tuple(draw(operands)))
 
 
 @st.composite
@@ -466,12 +477,16 @@ def graphs(
         )
         values |= {f: draw(types(named)) for f in fresh}
         known |= values
-    outputs = tuple(draw(st.lists(st.sampled_from(list(known)), max_size=2))) if known else ()
+    outputs = (
+        st.lists(st.sampled_from(list(known)), max_size=2, unique=True) if known else st.just([])
+    )
     states = draw(distinct(st.sampled_from(settable), max_size=2)) if settable else []
     updates = tuple((s, draw(st.sampled_from(list(known)))) for s in states)
     placed = draw(distinct(st.sampled_from(list(known)), max_size=2)) if known else []
     placement = {n: draw(layouts(known[n].rank, named)) for n in placed}
-    return Graph(draw(NAMES), tuple(inputs), outputs, tuple(nodes), values, updates, placement)
+    return Graph(
+        draw(NAMES), tuple(inputs), tuple(draw(outputs)), tuple(nodes), values, updates, placement
+    )
 
 
 @st.composite

@@ -190,6 +190,8 @@ def test_sizes_of_the_caller_do_not_capture_dims() -> None:
          {"gian": 1.0}, "f has no attribute 'gian'"),
         ("def f(x: f32[N]; s: int) -> (y: f32[N//s]) { y[i] = x[i] }", [(3,)], {"s": 0},
          "f: the shape of y divides by zero"),
+        ("def f(x: f32[N]; s: int) -> (y: f32[N]) { y[i] = x[i // s] }", [(3,)], {"s": 0},
+         "f: an index divides by zero"),
         ("def f(x: f32[N], w: f32[M]) -> (y: f32[]) { y[] = sum(k)(x[k] * w[k]) }",
          [(3,), (4,)], {}, "'k' ranges over 0..3 in 'x' and over 0..4 in 'w'"),
         ("def f(x: f32[N]) -> (y: f32[]) { y[] = sum(k)(x[2*k]) }", [(4,)], {},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncc.ir.graph import Module, walk_graphs
+from nncc.ir.graph import Graph, Module, Symbol, walk_graphs
+from nncc.ir.index import var
+from nncc.ir.tensor import Tensor
 from nncc.ir.text import (
     parse_definition,
     parse_function,
@@ -20,6 +24,7 @@ from nncc.ir.text import (
 )
 from nncc.ir.text.names import quote, string, unquote, unstring
 from nncc.ir.types import TensorType, f32
+from nncc.ir.verify_graph import verify_graph
 from tests.text import strategies as random
 
 CASES = settings(max_examples=150, deadline=None)
@@ -77,6 +82,18 @@ def test_modules(module: Module) -> None:
     assert print_module(again) == text
     for a, b in zip(walk_graphs(again.graph), walk_graphs(module.graph), strict=True):
         assert [n.location.node for n in a.nodes] == [n.location.node for n in b.nodes]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("declared", [(3,), (1,), (), (20, 2), (var("N"),), (var("N"), 3)])
+def test_states_filled_with_one_number(shape, declared) -> None:
+    value = Tensor(np.full(shape, 0.5, np.float32))
+    state = Symbol("state", value, TensorType(f32, declared))
+    assert state.type == TensorType(f32, declared)
+    module = Module(Graph("m", (), ("s",), (), {}), ("N",), {"s": state})
+    again = parse_module(print_module(module))
+    assert again == module
+    verify_graph(again)
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,7 +3,8 @@
 The folder is `$NNCC_CACHE`, else `$XDG_CACHE_HOME/nncc`, else `~/.cache/nncc`; `NNCC_CACHE=0`
 switches the cache off. A file is the sha256 of the object and then the object: a file that was
 damaged is not used. Files are written beside and renamed, so that writers do not disturb each
-other. A folder that cannot be written is no error: the object is then made again each time.
+other. A folder that cannot be written is no error, nor is a user without one: the object is then
+made again each time.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ _DIGEST_BYTES = 32
 
 
 def folder() -> Path | None:
-    """Where objects are kept; None if the cache is off."""
+    """Where objects are kept; None if the cache is off or there is no place for it."""
     chosen = os.environ.get("NNCC_CACHE", "")
     if chosen == "0":
         return None
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "nncc"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "nncc"
+    try:
+        return Path.home() / ".cache" / "nncc"
+    except RuntimeError:  # neither $HOME nor a user who is known to the system
+        return None
 
 
 def key(*parts: str) -> str:

@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from nncc.backends.cpu.checks import Checks, Failures, callers
 from nncc.backends.cpu.expressions import Expressions
 from nncc.backends.cpu.sizes import Sizes
 from nncc.backends.cpu.text import Region, Writer, symbol, value_type
 from nncc.diagnostics import TargetError
-from nncc.ir.index import Size, bounds, ceildiv, nonnegative, variables
+from nncc.ir.bounds import bounds, nonnegative
+from nncc.ir.index import Size, ceildiv, variables
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -46,20 +48,39 @@ STACK_BYTES = 256 << 10
 
 
 def emit_llvm(
-    functions: Mapping[str, Function], machine: Machine, *, exported: Iterable[str] = ()
+    functions: Mapping[str, Function],
+    machine: Machine,
+    *,
+    exported: Iterable[str] = (),
+    failures: Failures | None = None,
 ) -> str:
     """The LLVM IR of `functions`, all internal but the `exported` ones.
 
     A function's LLVM arguments are its buffers, as pointers, and then its sizes, as i64.
+    What may fail in them is added to `failures`.
     Raises TargetError for what the CPU cannot hold.
     """
     declarations: set[str] = set()
     exported = frozenset(exported)
-    texts = [
-        FunctionEmitter(f, machine, declarations).text(exported=name in exported)
-        for name, f in functions.items()
-    ]
-    return "\n\n".join([*texts, *sorted(declarations), attributes(machine)]) + "\n"
+    failures = Failures() if failures is None else failures
+    places = callers(functions)
+    texts: dict[str, str] = {}
+
+    def emit(name: str) -> None:
+        if name in texts or name not in functions:
+            return
+        for s in walk_statements(functions[name].body):
+            if isinstance(s, Call):
+                emit(s.callee)  # a caller has to know whether a call may fail
+        emitter = FunctionEmitter(
+            functions[name], machine, declarations, failures=failures, place=places[name]
+        )
+        texts[name] = emitter.text(exported=name in exported)
+
+    for name in functions:
+        emit(name)
+    ordered = [texts[name] for name in functions]
+    return "\n\n".join([*ordered, *sorted(declarations), attributes(machine)]) + "\n"
 
 
 def attributes(machine: Machine) -> str:
@@ -74,10 +95,19 @@ def attributes(machine: Machine) -> str:
 class FunctionEmitter:
     """Writes one function."""
 
-    def __init__(self, function: Function, machine: Machine, declarations: set[str]) -> None:
+    def __init__(
+        self,
+        function: Function,
+        machine: Machine,
+        declarations: set[str],
+        *,
+        failures: Failures,
+        place: str,
+    ) -> None:
         self.function = function
         self.w = Writer(declarations, machine.features)
-        self.sizes = Sizes(self.w)
+        self.checks = Checks(self.w, failures, place)
+        self.sizes = Sizes(self.w, self.checks)
         self.expressions = Expressions(self.w, self.sizes, machine.operations)
         self.values = self.expressions.values
         self.types: dict[str, tuple[DType, int]] = {}
@@ -88,7 +118,7 @@ class FunctionEmitter:
     def text(self, exported: bool) -> str:
         """`define … { … }`."""
         f = self.function
-        self.allocations = self.w.place()
+        self.allocations = self.checks.entry = self.w.place()
         self.sizes.open_scope()
         arguments = []
         for buffer in f.buffers:
@@ -101,9 +131,9 @@ class FunctionEmitter:
             self.sizes.bind(size, name, nonnegative=True)
             arguments.append(f"i64 {name}")
         self._body(f.body)
-        self.w.line("ret void")
+        result = self.checks.finish(f.name)
         linkage = "" if exported else "internal "
-        header = f"define {linkage}void {symbol(f.name)}({', '.join(arguments)}) #0 {{"
+        header = f"define {linkage}{result} {symbol(f.name)}({', '.join(arguments)}) #0 {{"
         return "\n".join([header, "entry:", self.w.text(), "}"])
 
     # -- statements ------------------------------------------------------------------------
@@ -155,7 +185,7 @@ class FunctionEmitter:
     def _call(self, s: Call) -> None:
         pointers = [f"ptr {self.sizes.at(v.buffer, v.offset)}" for v in s.arguments]
         numbers = [f"i64 {self.sizes.value(n)}" for n in s.sizes]
-        self.w.line(f"call void {symbol(s.callee)}({', '.join(pointers + numbers)})")
+        self.checks.call(s.callee, f"{symbol(s.callee)}({', '.join(pointers + numbers)})")
 
     # -- control flow ----------------------------------------------------------------------
     def _for(self, s: For) -> None:

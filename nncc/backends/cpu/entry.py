@@ -9,6 +9,8 @@ They check what they are given (see STATUS) and call the Loops functions `main` 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nncc.backends.cpu.sizes import Sizes
 from nncc.backends.cpu.text import Writer, symbol
 from nncc.ir.index import Size
@@ -20,7 +22,8 @@ STATUS = {
     1: "a size is less than 1 or too large",
     2: "an input has the wrong number of bytes",
     3: "an output has the wrong number of bytes",
-}
+    4: "a size is too small: a tensor inside of the model would be empty",
+}  # further ones: `nncc.backends.cpu.checks`
 TENSOR_BYTES = 16  # of the struct nncc_tensor: a pointer and a 64-bit number
 
 
@@ -29,13 +32,13 @@ def exported_names(name: str) -> tuple[str, str]:
     return f"{name}_run", f"{name}_reset"
 
 
-def emit_entry(program: Program) -> str:
-    """`<name>_run` and `<name>_reset`."""
+def emit_entry(program: Program, failing: Collection[str] = ()) -> str:
+    """`<name>_run` and `<name>_reset`; the functions `failing` return a status."""
     run, reset = exported_names(program.name)
-    return "\n\n".join((_emit_run(run, program), _emit_reset(reset, program)))
+    return "\n\n".join((_emit_run(run, program, failing), _emit_reset(reset, program, failing)))
 
 
-def _emit_run(name: str, program: Program) -> str:
+def _emit_run(name: str, program: Program, failing: Collection[str]) -> str:
     w = Writer(set(), frozenset())
     sizes = Sizes(w)
     sizes.open_scope()
@@ -49,17 +52,18 @@ def _emit_run(name: str, program: Program) -> str:
             at = w.define(f"getelementptr i8, ptr %{base}, i64 {k * TENSOR_BYTES + 8}")
             _require_bytes(w, w.define(f"load i64, ptr {at}, align 8"), sizes, t.bytes, status)
     arguments = [f"ptr {p}" for p in (*pointers, "%weights", "%state", "%arena")]
-    _finish(w, sizes, MAIN, arguments, signature.sizes)
+    _finish(w, sizes, MAIN, arguments, signature.sizes, fails=MAIN in failing)
     parameters = ("weights", "state", "arena", "in", "out", "sizes")
     return _function(name, parameters, w)
 
 
-def _emit_reset(name: str, program: Program) -> str:
+def _emit_reset(name: str, program: Program, failing: Collection[str]) -> str:
     w = Writer(set(), frozenset())
     sizes = Sizes(w)
     sizes.open_scope()
     _load_sizes(w, sizes, program)
-    _finish(w, sizes, RESET, ["ptr %weights", "ptr %state"], program.signature.sizes)
+    arguments = ["ptr %weights", "ptr %state"]
+    _finish(w, sizes, RESET, arguments, program.signature.sizes, fails=RESET in failing)
     return _function(name, ("weights", "state", "sizes"), w)
 
 
@@ -85,6 +89,8 @@ def _load_sizes(w: Writer, sizes: Sizes, program: Program) -> None:
     sizes.open_scope()
     for name in program.signature.sizes:
         sizes.bind(name, sizes.value_of(name), nonnegative=True)
+    for extent in program.extents:
+        _require(w, w.define(f"icmp sge i64 {sizes.value(extent)}, 1"), 4)
 
 
 def _require_bytes(w: Writer, given: str, sizes: Sizes, expected: Size, status: int) -> None:
@@ -101,8 +107,12 @@ def _require(w: Writer, holds: str, status: int) -> None:
 
 
 def _finish(
-    w: Writer, sizes: Sizes, callee: str, pointers: list[str], names: tuple[str, ...]
+    w: Writer, sizes: Sizes, callee: str, pointers: list[str], names: tuple[str, ...], fails: bool
 ) -> None:
     numbers = [f"i64 {sizes.value_of(n)}" for n in names]
-    w.line(f"call void {symbol(callee)}({', '.join(pointers + numbers)})")
+    call = f"{symbol(callee)}({', '.join(pointers + numbers)})"
+    if fails:
+        w.line(f"ret i32 {w.define(f'call i32 {call}')}")
+        return
+    w.line(f"call void {call}")
     w.line("ret i32 0")

@@ -16,8 +16,9 @@ from nncc.backends.cpu.casts import cast
 from nncc.backends.cpu.functions import function
 from nncc.backends.cpu.sizes import Sizes
 from nncc.backends.cpu.text import Writer, constant, scalar_type, splat, suffix, value_type, vector
+from nncc.ir.bounds import Range, bounds, nonnegative
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Value, apply
-from nncc.ir.index import Range, Size, bounds, maximum, minimum, nonnegative, product
+from nncc.ir.index import Size, maximum, minimum, product
 from nncc.ir.loops import Store
 from nncc.ir.types import DType, i64
 from nncc.machines.machine import Operation

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from nncc.backends.cpu.entry import STATUS
 from nncc.ir.index import Element, Size
 from nncc.ir.program import Program, largest_size
 from nncc.ir.types import TensorType
+from nncc.runtime.native import FIRST_FAILURE
 
 C_TYPES = {
     "f64": "double", "f32": "float", "i64": "int64_t", "i32": "int32_t", "i16": "int16_t",
@@ -31,6 +33,11 @@ static inline int64_t nncc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 #endif
 """
 
+_AFTER_FAILURE = [
+    f"   After {FIRST_FAILURE} and higher ones outputs and state hold no meaning; nothing outside",
+    "   of the given memory was read or written.",
+]
+
 _FUNCTIONS = {"//": "nncc_floordiv", "%": "nncc_mod", "min": "nncc_min", "max": "nncc_max"}
 
 
@@ -40,15 +47,17 @@ def identifier(name: str) -> str:
     return plain if plain and not plain[0].isdigit() else f"_{plain}"
 
 
-def header(program: Program) -> str:
-    """The text of `<name>.h`."""
+def header(program: Program, failures: Mapping[int, str] | None = None) -> str:
+    """The text of `<name>.h`; `failures` are the statuses of this model besides the common ones."""
     name, signature, memory = program.name, program.signature, program.memory
     order = {s: k for k, s in enumerate(signature.sizes)}
     sizes = [f"   sizes[{k}]: {s}" for s, k in order.items()] or ["   sizes: none; pass NULL"]
     inputs = [f"   in[{k}]: {_described(n, t)}" for k, (n, t) in enumerate(signature.inputs)]
     outputs = [f"   out[{k}]: {_described(n, t)}" for k, (n, t) in enumerate(signature.outputs)]
-    status = [f"   {code}: {text}" for code, text in STATUS.items()]
-    guard = f"NNCC_{identifier(name).upper()}_H"
+    status = [
+        f"   {code}: {_comment(text)}" for code, text in {**STATUS, **(failures or {})}.items()
+    ]
+    guard = f"NNCC_{name}_H"  # names that differ in case only are two models
     lines = [
         f"/* {_comment(name)}: a neural network compiled by nncc. Link with {name}.o.",
         "",
@@ -58,6 +67,7 @@ def header(program: Program) -> str:
         "",
         f"   Each size is from 1 to {largest_size(program)}. The functions return",
         *status,
+        *(_AFTER_FAILURE if failures else []),
         "   weights: the content of weights.bin. weights, state and arena start at multiples of",
         "   64 bytes; outputs, state and arena overlap nothing else. state holds what survives a",
         f"   call: call {name}_reset once before the first one. arena is scratch memory. */",
@@ -94,8 +104,8 @@ def _described(name: str, t: TensorType) -> str:
 
 
 def _comment(text: str) -> str:
-    """Text that may stand in a comment."""
-    return text.replace("*/", "* /").replace("\n", " ")
+    """Text that may stand in a comment: on one line, beginning and ending none."""
+    return re.sub(r"(?<=\*)(?=/)|(?<=/)(?=\*)|\s", " ", text)
 
 
 def _bytes_function(name: str, size: Size, order: dict[str, int]) -> str:

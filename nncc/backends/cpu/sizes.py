@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nncc.backends.cpu.checks import Checks
 from nncc.backends.cpu.text import Region, Writer
 from nncc.ir.index import Atom, Element, Index, Monomial, Size, Term, atom, elements, product
 from nncc.ir.index import substitute as substitute_size
@@ -46,8 +47,9 @@ class Sizes:
         memories: buffers by name.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, checks: Checks | None = None) -> None:
         self.writer = writer
+        self.checks = checks  # None: no element of a tensor is read
         self.scopes: list[Scope] = []
         self.literals: dict[str, int] = {}
         self.memories: dict[str, Memory] = {}
@@ -151,10 +153,16 @@ class Sizes:
         bits = buffer.dtype.bits
         pointer = self.address(a.tensor, a.indices)
         loaded = self.writer.define(f"load i{bits}, ptr {pointer}, align {bits // 8}")
-        if bits == 64:
+        if bits < 64:
+            extend = "sext" if buffer.dtype.kind == "int" else "zext"
+            loaded = self.writer.define(f"{extend} i{bits} {loaded} to i64")
+        lo, hi = self.resolve(a.lo), self.resolve(a.hi)
+        least, most = buffer.dtype.limits
+        if isinstance(lo, int) and isinstance(hi, int) and lo <= least and most < hi:
             return loaded
-        extend = "sext" if buffer.dtype.kind == "int" else "zext"
-        return self.writer.define(f"{extend} i{bits} {loaded} to i64")
+        assert self.checks is not None
+        what = f"an index in '{a.tensor}' is not in {a.lo}..{a.hi}"
+        return self.checks.index(loaded, self._value(lo), self._value(hi), what)
 
     def _division(self, a: Term, x: str, y: str) -> str:
         """Floor division or its remainder; the divisor is positive."""

@@ -44,21 +44,23 @@ def code_version() -> str:
     return f"LLVM {llvm.llvm_version_info} O{CODEGEN_LEVEL}"
 
 
-def feature_text(features: frozenset[str]) -> str:
-    """`+avx2,+fma,…`: the features of a machine that LLVM knows on this architecture.
+def known(features: frozenset[str]) -> frozenset[str]:
+    """The features that LLVM knows on this architecture.
 
     What the system lists beyond LLVM's names (virtualization, …) does not matter for code.
     """
     _initialized()
-    known = frozenset(llvm.get_host_cpu_features())
-    return ",".join(f"+{f}" for f in sorted(features & known))
+    return features & frozenset(llvm.get_host_cpu_features())
+
+
+def feature_text(features: frozenset[str]) -> str:
+    """`+avx2,+fma,…`: the features of a machine as LLVM wants them."""
+    return ",".join(f"+{f}" for f in sorted(known(features)))
 
 
 def check_host(features: frozenset[str]) -> None:
-    """Raises TargetError if this CPU lacks any of `features`."""
-    _initialized()
-    known = frozenset(llvm.get_host_cpu_features())
-    if missing := sorted((features & known) - host_features()):
+    """Raises TargetError if this CPU lacks any of `features`, which are LLVM's names."""
+    if missing := sorted(features - host_features()):
         raise TargetError(
             f"the code needs CPU features that this computer lacks: {', '.join(missing)}",
             help="compile the model again on this computer",
@@ -66,12 +68,12 @@ def check_host(features: frozenset[str]) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _target_machine(features: frozenset[str]) -> Any:
+def _target_machine(features: frozenset[str], level: int = CODEGEN_LEVEL) -> Any:
     triple = host_triple()
     return _initialized().create_target_machine(
         cpu="x86-64" if triple.startswith("x86_64") else "generic",
         features=feature_text(features),
-        opt=CODEGEN_LEVEL,
+        opt=level,
         reloc="pic",
         codemodel="small",
     )
@@ -87,9 +89,13 @@ def _parse(text: str) -> Any:
     return module
 
 
-def object_code(text: str, machine: Machine) -> bytes:
-    """The relocatable object file of LLVM IR text."""
-    return bytes(_target_machine(machine.features).emit_object(_parse(text)))
+def object_code(text: str, machine: Machine, level: int = CODEGEN_LEVEL) -> bytes:
+    """The relocatable object file of LLVM IR text.
+
+    Args:
+        level: of code generation; 0 takes a fraction of the time, for code that rarely runs.
+    """
+    return bytes(_target_machine(machine.features, level).emit_object(_parse(text)))
 
 
 def assembly(text: str, machine: Machine) -> str:

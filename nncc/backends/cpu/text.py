@@ -112,7 +112,7 @@ class Writer:
     def fresh(self, hint: str = "") -> str:
         """A new local name, without the sign; unique in the function."""
         self._count += 1
-        hint = re.sub(r"\W", "_", hint) if hint else "v"
+        hint = re.sub(r"\W", "_", hint, flags=re.ASCII) if hint else "v"
         return f"{hint}.{self._count}"
 
     def line(self, text: str) -> None:

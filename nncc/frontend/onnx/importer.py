@@ -19,6 +19,7 @@ from onnx import FunctionProto, NodeProto
 
 from nncc.diagnostics import Diagnostic, Location, UnsupportedError, VerifyError, nearest
 from nncc.frontend.onnx import attributes, functions, metadata, padding
+from nncc.frontend.onnx.schemas import Schema, fault, schema_of, without_absent_end
 from nncc.frontend.onnx.signature import Sizes, check_size, input_type
 from nncc.frontend.onnx.source import Source, opset_of
 from nncc.frontend.onnx.tensors import DTYPES, ELEM_TYPES, elem_type_name, tensor_of
@@ -27,7 +28,7 @@ from nncc.ir.graph import Module, Node, Symbol
 from nncc.ir.tensor import Tensor
 from nncc.ir.types import TensorType
 from nncc.ops.builder import GraphBuilder
-from nncc.ops.table import TABLE, canonical_attrs
+from nncc.ops.table import TABLE, canonical_attrs, node_error
 
 # Integer tensors up to this size are shapes, axes and the like; larger ones are weights.
 CONST_ELEMENTS = 64
@@ -189,17 +190,22 @@ class _Importer:
         if body is None or depth >= functions.MAX_DEPTH:
             self._cannot(node, opset, "there is no such op in nncc")
             return
+        self._checked(node, opset)
         self._expand(node, body, depth)
 
     def _drafts(self, node: NodeProto, opset: int) -> list[Draft]:
         """The node in the versions of the op table."""
-        try:
-            version = onnx.defs.get_schema(node.op_type, opset, "").since_version
-        except onnx.defs.SchemaError as e:
-            raise NotExpressible(f"opset {opset} has no such op") from e
+        schema = self._checked(node, opset)
         attrs = {a.name: attributes.python_value(a, self.source) for a in node.attribute}
-        draft = Draft(node.op_type, tuple(node.input), tuple(node.output), attrs, version)
+        draft = Draft(node.op_type, tuple(node.input), tuple(node.output), attrs, schema.version)
         return convert(padding.resolve(draft, self), lambda op: TABLE[op].since, self)
+
+    def _checked(self, node: NodeProto, opset: int) -> Schema:
+        """The schema of a node that fits it. Raises FrontendError, NotExpressible."""
+        schema = schema_of(node.op_type, opset)
+        if wrong := fault(node, schema):
+            raise self.source.error(wrong, node_name(node))
+        return schema
 
     def _add(self, draft: Draft, node: NodeProto) -> None:
         """A draft of the table's version becomes a node. Raises NotExpressible, VerifyError."""
@@ -210,26 +216,19 @@ class _Importer:
                 attrs[name] = attributes.typed(value, declared.attrs[name])
             elif not _is_schema_default(draft, name, value):
                 raise NotExpressible(f"attribute {name}={value} is not supported")
-        missing = [n for n, a in declared.attrs.items() if a.required and n not in attrs]
-        if missing:
-            raise self.source.error(f"{draft.op} lacks attribute {missing[0]}", node_name(node))
-        inputs, outputs = _without_absent_end(draft.inputs), _without_absent_end(draft.outputs)
+        inputs, outputs = without_absent_end(draft.inputs), without_absent_end(draft.outputs)
         if len(outputs) > len(declared.outputs) and not declared.outputs[-1].variadic:
             raise NotExpressible(f"its output number {len(outputs)} is used")
-        self._check_operands(draft.op, inputs, node)
+        if len(inputs) > len(declared.inputs) and not declared.inputs[-1].variadic:
+            raise NotExpressible(f"its operand number {len(declared.inputs) + 1} is used")
         made = Node(draft.op, inputs, outputs, canonical_attrs(draft.op, attrs), (), self.location)
         self.builder.add(made)
         for name in filter(None, outputs):
-            check_size(self.builder.types[name], f"value '{name}'", self.source, node_name(node))
-
-    def _check_operands(self, op: str, inputs: tuple[str, ...], node: NodeProto) -> None:
-        formal = TABLE[op].inputs
-        variadic = formal[-1].variadic if formal else False
-        if len(inputs) > len(formal) and not variadic:
-            raise NotExpressible(f"its operand number {len(formal) + 1} is used")
-        for k, f in enumerate(formal):
-            if not f.optional and not (k < len(inputs) and inputs[k]):
-                raise self.source.error(f"{op} lacks its operand {f.name}", node_name(node))
+            type = self.builder.types[name]
+            least = 1 if self.builder.value(name) is None else 0  # a shape may be empty
+            if any(isinstance(e, int) and e < least for e in type.shape):
+                raise node_error(made, f"'{name}' would be {type}: an extent must be at least 1")
+            check_size(type, f"value '{name}'", self.source, node_name(node))
 
     def _expand(self, node: NodeProto, body: FunctionProto, depth: int) -> None:
         if depth >= functions.MAX_DEPTH:
@@ -243,17 +242,17 @@ class _Importer:
 
     def _constant(self, node: NodeProto, opset: int) -> None:
         """A Constant node is a `const` symbol of its output's name."""
-        name = node.output[0]
         try:
-            if len(node.attribute) != 1:
-                raise self.source.error("a Constant has one attribute", node_name(node))
+            kinds = self._checked(node, opset).kinds
+            if len(node.attribute) != 1 or node.attribute[0].name not in kinds:
+                raise self.source.error("a Constant has one attribute, its value", node_name(node))
             attribute = node.attribute[0]
             value = attributes.python_value(attribute, self.source)
             tensor = value if isinstance(value, Tensor) else _tensor(attribute.name, value)
         except NotExpressible as e:
             self._cannot(node, opset, str(e))
             return
-        self.builder.symbols[name] = Symbol("const", tensor)
+        self.builder.symbols[node.output[0]] = Symbol("const", tensor)
 
     # -- what cannot be done -----------------------------------------------------------------
     def _after_unknown(self, node: NodeProto, opset: int) -> None:
@@ -341,13 +340,6 @@ class _Importer:
 def node_name(node: NodeProto) -> str:
     """What users call a node."""
     return node.name or next((o for o in node.output if o), node.op_type)
-
-
-def _without_absent_end(names: Iterable[str]) -> tuple[str, ...]:
-    kept = list(names)
-    while kept and not kept[-1]:
-        kept.pop()
-    return tuple(kept)
 
 
 def _is_schema_default(draft: Draft, name: str, value: object) -> bool:

@@ -28,9 +28,15 @@ def resolve(draft: Draft, scope: Scope) -> Draft:
     if draft.op == "ConvTranspose":
         raise NotExpressible(f"auto_pad={how} is not supported for ConvTranspose")
     extents = scope.type(draft.input(0)).shape[2:]
-    kernel = attrs.get("kernel_shape") or scope.type(draft.input(1)).shape[2:]
+    kernel = attrs.get("kernel_shape")
+    if kernel is None:
+        kernel = scope.type(draft.input(1)).shape[2:]
     strides = attrs.get("strides") or (1,) * len(extents)
     dilations = attrs.get("dilations") or (1,) * len(extents)
+    if not len(extents) == len(kernel) == len(strides) == len(dilations):
+        raise NotExpressible(f"kernel_shape, strides or dilations are not of {len(extents)} axes")
+    if not all(isinstance(n, int) and n > 0 for n in (*kernel, *strides, *dilations)):
+        raise NotExpressible("kernel_shape, strides and dilations must be positive numbers")
     before, after = [], []
     for extent, k, s, d in zip(extents, kernel, strides, dilations, strict=True):
         total = _same_padding(extent, k, s, d, how)
@@ -46,5 +52,8 @@ def _same_padding(extent: Size, kernel: int, stride: int, dilation: int, how: st
     if stride == 1:
         return reach - 1
     if not isinstance(extent, int):
-        raise NotExpressible(f"auto_pad={how} with stride {stride} on symbolic extent {extent}")
+        raise NotExpressible(
+            f"auto_pad={how}: the padding depends on the remainder of {extent} divided by "
+            f"{stride}, which is not known; give the size a number, or the node pads"
+        )
     return max((-(-extent // stride) - 1) * stride + reach - extent, 0)

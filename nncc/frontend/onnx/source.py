@@ -7,11 +7,12 @@ too new, and external data that is missing or lies outside the model's folder.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from nncc.diagnostics import FrontendError, Location
 
@@ -117,9 +118,14 @@ def _checked(source: Source) -> Source:
     model = source.model
     if not model.HasField("graph") or not model.ir_version:
         raise source.error("is not an ONNX model: it has no graph")
+    broken = next((t for t in _texts(model) if not isinstance(t, str)), None)
+    if broken is not None:
+        raise source.error(f"is damaged: the name {broken!r} in it is not UTF-8 text")
     opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
     if not opset:
+        if model.opset_import and all(n.domain not in ("", "ai.onnx") for n in model.graph.node):
+            return source  # every op is of another domain
         raise source.error("does not say which version of the ONNX operator set it uses")
     if opset < OLDEST_OPSET:
         raise source.error(
@@ -132,3 +138,20 @@ def _checked(source: Source) -> Source:
             help="export it with an older opset, or update the package onnx",
         )
     return source
+
+
+def _texts(message: Message) -> Iterator[object]:
+    """Every string field of a message and of those in it; one that is not UTF-8 reads as bytes."""
+    if isinstance(message, onnx.TensorProto):  # without its data, which reading would copy
+        yield message.name
+        for entry in message.external_data:
+            yield from _texts(entry)
+        return
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for item in (value,) if isinstance(value, (str, bytes, Message)) else value:
+            if field.type == field.TYPE_STRING:
+                yield item
+            else:
+                yield from _texts(item)

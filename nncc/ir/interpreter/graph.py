@@ -53,6 +53,7 @@ def interpret(
     *,
     state: Mapping[str, Array] | None = None,
     keep: bool = False,
+    watch: Callable[[str], None] | None = None,
 ) -> Run:
     """Runs the main graph once.
 
@@ -61,6 +62,7 @@ def interpret(
         evaluate: the outputs of a node that is neither region, call nor definition.
         state: what `Run.state` of the call before gave; None: the initial values.
         keep: keep every value in `Run.values`.
+        watch: is told the name of each node of the main graph before it is done.
 
     Raises CheckError if an input is missing or does not fit its type, or if a node gives something
     else than its type says.
@@ -71,7 +73,7 @@ def interpret(
     sizes = bind_sizes(arguments)
     symbols = _symbols(module, sizes, state or {})
     values: dict[str, Array] = {}
-    run = _Interpreter(module, evaluate, sizes, values if keep else None)
+    run = _Interpreter(module, evaluate, sizes, values if keep else None, watch)
     known = run.graph(graph, symbols | {n: inputs[n] for n in graph.inputs}, "")
     states = [n for n, s in module.symbols.items() if s.kind == "state"]
     updates = dict(graph.updates)
@@ -143,13 +145,16 @@ class _Interpreter:
         evaluate: Evaluate,
         sizes: Mapping[str, int],
         values: dict[str, Array] | None,
+        watch: Callable[[str], None] | None,
     ) -> None:
         self.module, self.evaluate = module, evaluate
-        self.sizes, self.values = sizes, values
+        self.sizes, self.values, self.watch = sizes, values, watch
 
     def graph(self, graph: Graph, known: dict[str, Array], prefix: str) -> dict[str, Array]:
         """`known` with every value of the graph added."""
         for node in graph.nodes:
+            if self.watch and not prefix:
+                self.watch(node.name)
             inputs = [known[i] if i else None for i in node.inputs]
             for name, value in zip(node.outputs, self.node(node, inputs, prefix), strict=True):
                 if not name:

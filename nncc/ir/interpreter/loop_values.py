@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from nncc.diagnostics import CheckError
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Value
 from nncc.ir.index import Index, Size, elements, evaluate
 from nncc.ir.loops import Buffer, Function
+from nncc.ir.nests import Nest
 from nncc.ir.scalar import FUNCTIONS
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +43,8 @@ class Frame:
         variables: sizes and loop variables, as ints or as arrays [instances].
         values: Let values and registers by name.
         instances: how many run in lockstep; `active`: which of them take part (None: all).
+        watch: is told the name of each function before it is called.
+        records: what the machine's operations on memory mean, by name.
     """
 
     functions: Mapping[str, Function]
@@ -51,6 +54,8 @@ class Frame:
     memories: dict[str, Memory]
     instances: int = 1
     active: Array | None = None
+    watch: Callable[[str], None] | None = None
+    records: Mapping[str, Nest] = field(default_factory=dict)
 
     def size(self, size: Size) -> Any:
         """An int, or an int64 array [instances]."""
@@ -99,7 +104,7 @@ def value_of(e: Expr, frame: Frame) -> Array:
         return _load(e, frame)
     assert isinstance(e, Apply), "reductions are statements by now"
     args = [value_of(a, frame) for a in e.args]
-    if e.fn in frame.operations:
+    if e.fn in frame.operations and e.fn not in FUNCTIONS:
         return frame.operations[e.fn](*_operands(args, e.lanes))
     if e.fn == "broadcast":
         return np.repeat(args[0], e.lanes, axis=1)

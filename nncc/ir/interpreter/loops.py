@@ -31,6 +31,7 @@ from nncc.ir.interpreter.loop_values import (
     start_of,
     value_of,
 )
+from nncc.ir.interpreter.perform import perform
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -41,6 +42,7 @@ from nncc.ir.loops import (
     Function,
     If,
     Let,
+    Perform,
     Prefetch,
     Stmt,
     Store,
@@ -48,6 +50,7 @@ from nncc.ir.loops import (
     While,
     walk_statements,
 )  # fmt: skip
+from nncc.ir.nests import Nest
 
 # How many instances run at once: more save interpretation, fewer save memory.
 LOCKSTEP = 4096
@@ -59,12 +62,16 @@ def interpret(
     arrays: Sequence[Array],
     sizes: Sequence[int] = (),
     operations: Operations | None = None,
+    watch: Callable[[str], None] | None = None,
+    records: Mapping[str, Nest] | None = None,
 ) -> None:
     """Runs a function on arrays in the order of its buffers; `out` arrays are written.
 
     Args:
         arrays: C-contiguous, with the dtype and the number of elements of each buffer.
         operations: machine operations by name (see `operation_function`).
+        watch: is told the name of each function before it is called.
+        records: the nests of the operations that the code performs on memory, by name.
 
     Raises CheckError if an access leaves its buffer.
     """
@@ -82,7 +89,10 @@ def interpret(
         if not np.shares_memory(flat, array) and array.size:
             raise CheckError(f"function {name}: the array of {buffer.name} is not contiguous")
         memories[buffer.name] = Memory(buffer, shape, flat)
-    frame = Frame(functions, operations or {}, dict(variables), {}, memories)
+    frame = Frame(
+        functions, operations or {}, dict(variables), {}, memories, watch=watch,
+        records=records or {},
+    )  # fmt: skip
     with np.errstate(all="ignore"):
         run_body(f.body, frame)
 
@@ -228,7 +238,11 @@ def _call(s: Call, frame: Frame) -> None:
         _bytes_of(frame, view, buffer, variables)
         for view, buffer in zip(s.arguments, f.buffers, strict=True)
     ]
-    interpret(frame.functions, s.callee, arrays, sizes, frame.operations)
+    if frame.watch:
+        frame.watch(s.callee)
+    interpret(
+        frame.functions, s.callee, arrays, sizes, frame.operations, frame.watch, frame.records
+    )
 
 
 def _bytes_of(frame: Frame, view: View, buffer: Buffer, variables: Mapping[str, int]) -> Array:
@@ -258,4 +272,5 @@ _RUN: dict[type, Callable[[Any, Frame], None]] = {
     Store: _store,
     Call: _call,
     Prefetch: _prefetch,
+    Perform: perform,
 }

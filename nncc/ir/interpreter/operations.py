@@ -3,8 +3,8 @@
     fma16 = operation_function(semantics)
     fma16(y, a, b)          # arrays of shape [instances, elements of the operand]
 
-The nest has one reduction statement that folds into its first parameter, element by element:
-`acc: for m in 0..16, k in 0..4 { y[m] sum= … }`.
+The nest has one statement: a reduction that folds into its first parameter, element by element
+(`acc: for m in 0..16, k in 0..4 { y[m] sum= … }`), or an assignment to all elements of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nncc.ir.expr import Apply, Const, Expr, Load
+from nncc.ir.expr import Apply, Const, Expr, Load, Value
 from nncc.ir.index import Size, evaluate
-from nncc.ir.nests import BUILTIN_COMBINES, Dim, Nest
+from nncc.ir.nests import ASSIGN, BUILTIN_COMBINES, Dim, Nest
 from nncc.ir.scalar import FUNCTIONS
 
 Array = np.ndarray[Any, Any]
@@ -29,9 +29,11 @@ def operation_function(semantics: Nest) -> Callable[..., Array]:
 
     The function takes one array [instances or 1, elements] for each parameter, the accumulator
     first, and gives the new accumulator. Products are folded one after the other, starting with
-    the accumulator's value.
+    the accumulator's value. The function of an assignment takes its inputs alone.
     """
     statement = semantics.statements[-1]
+    if statement.combine == ASSIGN:
+        return _assignment(semantics)
     fold = FUNCTIONS[BUILTIN_COMBINES[statement.combine]].numpy
     names = tuple(p.name for p in semantics.params)
     shapes = {p.name: p.type.static_shape for p in semantics.params}
@@ -57,6 +59,26 @@ def operation_function(semantics: Nest) -> Callable[..., Array]:
         result = np.empty_like(accumulator)
         result[:, target] = accumulator
         return result
+
+    return run
+
+
+def _assignment(semantics: Nest) -> Callable[..., Array]:
+    """What an operation computes whose result has no old value."""
+    statement = semantics.statements[-1]
+    shapes = {p.name: p.type.static_shape for p in semantics.params}
+    result, *inputs = (p.name for p in semantics.params)
+    grid = _grid(statement.dims)
+    point = {d.name: g[:, None] for d, g in zip(statement.dims, grid, strict=True)}
+    target = _positions(statement.targets[0].indices, shapes[result], point)[:, 0]
+    value = _function(statement.values[0], shapes, point)
+    elements = math.prod(shapes[result])
+
+    def run(*operands: Array) -> Array:
+        found = value(dict(zip(inputs, operands, strict=True)))
+        output = np.zeros((len(found), elements), found.dtype)
+        output[:, target] = found[:, :, 0]
+        return output
 
     return run
 
@@ -88,6 +110,10 @@ def _function(
     if isinstance(e, Load):
         positions = _positions(e.indices, shapes[e.tensor], point)
         return lambda operands: operands[e.tensor][:, positions]
+    if isinstance(e, Value):
+        number = np.asarray(evaluate(e.size, point), e.dtype.numpy)
+        number = number.reshape((1,) * (3 - number.ndim) + number.shape)
+        return lambda operands: number
     assert isinstance(e, Apply), "operations compute with operands and literals"
     args = [_function(a, shapes, point) for a in e.args]
     numpy, dtype = FUNCTIONS[e.fn].numpy, e.dtype.numpy

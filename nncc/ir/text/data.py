@@ -16,6 +16,7 @@ Files are loaded when the data is first used; their content must have the stated
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from lark import Token
 
-from nncc.diagnostics import FrontendError, Location
+from nncc.diagnostics import FrontendError, Location, nearest
 from nncc.ir.tensor import Tensor
 from nncc.ir.text import syntax as s
 from nncc.ir.text.names import read_number
@@ -63,8 +64,7 @@ class DataReader:
             return self._random(data, t, key)
         if data.kind == "bytes":
             return self._bytes(data.at, t)
-        assert data.sha256 is not None
-        sha256 = data.sha256
+        sha256 = data.at if data.sha256 is None else data.sha256
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise s.Problem(sha256, "a sha256 is 64 digits of 0-9 and a-f")
         if data.kind == "sha256":
@@ -75,10 +75,8 @@ class DataReader:
 
     def _filled(self, at: Token, t: TensorType) -> Tensor:
         value = self._elements(at, [at], t)
-        if t.rank == 0:
-            return Tensor(value.reshape(()))
         _check_size(at, t)
-        return Tensor(lambda: np.full(t.static_shape, value[0]), t)
+        return Tensor(value).filling(t.static_shape)
 
     def _listed(self, at: Token, t: TensorType) -> Tensor:
         texts = re.findall(r"[^\s,\[\]]+", at)
@@ -101,10 +99,16 @@ class DataReader:
             if isinstance(v, float) and not t.dtype.is_float:
                 raise s.Problem(at, f"{x} is not an element of {t}")
         try:
-            return np.array(values, t.dtype.numpy)
+            with np.errstate(over="ignore"):
+                array = np.array(values, t.dtype.numpy)
         except OverflowError:
             lo, hi = t.dtype.limits
             raise s.Problem(at, f"the elements of {t} are in {lo}..{hi}") from None
+        if t.dtype.is_float:
+            for x, v, element in zip(texts, values, array, strict=True):
+                if np.isinf(element) and not math.isinf(v):
+                    raise s.Problem(at, f"{x} does not fit {t.dtype}")
+        return array
 
     def _random(self, data: s.Data, t: TensorType, key: str) -> Tensor:
         options: dict[str, float] = {"mean": 0.0, "std": 1.0}
@@ -114,7 +118,7 @@ class DataReader:
                 raise s.Problem(o.name, "random takes seed, mean and std")
             number = read_number(value) if value.type == "NUMBER" else ""
             fits = int if o.name == "seed" else (int, float)
-            if isinstance(number, bool) or not isinstance(number, fits) or value == "-inf":
+            if isinstance(number, bool) or not isinstance(number, fits) or not _is_f32(number):
                 raise s.Problem(value, f"{value} is not a {o.name}")
             if o.name == "seed" and number < 0:
                 raise s.Problem(value, "a seed is at least 0")
@@ -163,6 +167,12 @@ def _check_size(at: Token, t: TensorType) -> None:
         raise s.Problem(at, f"{t} takes {int(t.bytes) / 2**30:.0f} GiB")  # type: ignore[arg-type]
 
 
+def _is_f32(number: float) -> bool:
+    """Whether it is a finite number of f32, in which weights are drawn."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.float32(number)))
+
+
 class _Load:
     """Loads a tensor from its file, when called, and checks it."""
 
@@ -172,12 +182,17 @@ class _Load:
     def __call__(self) -> np.ndarray:
         from safetensors import SafetensorError, safe_open
 
+        known: list[str] = []
         try:
             with safe_open(self.path, "np") as f:
+                known = list(f.keys())
                 array: np.ndarray = f.get_tensor(self.key)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
+            help = nearest(self.key, known, "tensors there") if len(known) < 100 else ""
             raise FrontendError(
-                f"'{self.path.name}' has no readable tensor '{self.key}': {error}", self.at
+                f"'{self.path.name}' has no readable tensor '{self.key}': {error}",
+                self.at,
+                help if known and self.key not in known else "",
             ) from None
         if array.shape != self.type.static_shape or array.dtype != self.type.dtype.numpy:
             found = f"{array.dtype}{list(array.shape)}"

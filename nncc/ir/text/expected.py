@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lark import Lark, UnexpectedCharacters, UnexpectedToken
+from lark import Lark, UnexpectedToken
+
+from nncc.ir.text.hints import NO_NUMBER, hint
 
 # Sets of terminals that together are one thing to a user, larger ones first.
 _GROUPS: tuple[tuple[str, frozenset[str]], ...] = tuple(
@@ -41,8 +43,6 @@ _WORDS = {
     "OR": "'|'",
     "AND": "'&'",
 }
-_NO_NUMBER = "this is not a number: write 12, 1.5 or 1e-3"
-_OPERATORS = {"OR", "XOR", "AND", "COMPARE", "SHIFT", "PLUS", "MINUS", "TIMES", "ELSE"}
 
 
 def describe(u: UnexpectedToken, parser: Lark, text: str, start: str) -> tuple[str, str]:
@@ -51,19 +51,12 @@ def describe(u: UnexpectedToken, parser: Lark, text: str, start: str) -> tuple[s
     position = None if u.token.type == "$END" else u.token.start_pos
     accepted = _accepted(parser, text, start, position)
     if "NUMBER" in accepted and u.token.type in ("INT", "FLOAT"):
-        return _NO_NUMBER, ""
+        return NO_NUMBER, ""
     wanted = _join(_phrases(accepted, literals))
     found = "the text ends" if u.token.type == "$END" else f"found {_shown(str(u.token))}"
-    return f"expected {wanted}; {found}", _help(u, accepted, literals)
-
-
-def describe_character(u: UnexpectedCharacters) -> str:
-    """Message for a place where no token of the language begins."""
-    if u.char in ('"', "`"):
-        return f"the text that starts with {u.char} does not end on its line"
-    if u.char.isdigit():
-        return _NO_NUMBER
-    return f"{u.char!r} is not a character of the language here"
+    at = len(text) if position is None else position
+    word = u.token.type == "DTYPE" or literals.get(u.token.type, "").isidentifier()
+    return f"expected {wanted}; {found}", hint(accepted, text[:at], text[at:], word)
 
 
 def _accepted(parser: Lark, text: str, start: str, position: int | None) -> frozenset[str]:
@@ -103,16 +96,3 @@ def _join(phrases: list[str]) -> str:
 
 def _shown(text: str) -> str:
     return f"'{text if len(text) <= 30 else text[:30] + '…'}'"
-
-
-def _help(u: UnexpectedToken, accepted: frozenset[str], literals: Mapping[str, str]) -> str:
-    kind, text = u.token.type, str(u.token)
-    if accepted == {"NNCC"}:
-        return "a text starts with its format:  nncc 1"
-    if "NAME" in accepted and (kind == "DTYPE" or literals.get(kind, "").isidentifier()):
-        return f"'{text}' is a word of the language; as a name, write `{text}` in back quotes"
-    if kind == "NAME" and accepted >= {"NUMBER", "STRING"}:
-        return f'a text stands in quotes: "{text}"'
-    if "EQUAL" in accepted and kind in _OPERATORS:
-        return "the body of a reduction stands in parentheses: sum(k)(x[k] * y[k])"
-    return ""

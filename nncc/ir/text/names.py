@@ -17,8 +17,8 @@ from nncc.ir.types import DTYPES, DType
 # Words that the parser takes for keywords where a name could stand too (a test compares).
 _WORDS = (
     "align alloc as at bytes call combine const declare def else false file fill for function "
-    "graph if in inf layout let local nan nest parallel param prefetch random scan schedule "
-    "sha256 size state step true unroll update value vector where while with"
+    "graph if in inf layout let local nan nest parallel param perform prefetch random scan "
+    "schedule sha256 size state step true unroll update value vector where while with"
 )
 KEYWORDS = frozenset(_WORDS.split())
 
@@ -43,7 +43,7 @@ def quote(name: str) -> str:
 def unquote(text: str) -> str:
     """The name that a quoted text stands for. Raises ValueError for a wrong escape."""
     body = re.sub(r'\\.|"', lambda m: '\\"' if m[0] in ('"', '\\"') else m[0], text[1:-1])
-    return str(json.loads(f'"{body}"', strict=False))
+    return _unescaped(f'"{body}"')
 
 
 def string(text: str) -> str:
@@ -55,7 +55,13 @@ def unstring(literal: str) -> str:
     """The text of a string literal. Raises ValueError for a wrong escape."""
     if "\\" not in literal:
         return literal[1:-1]
-    return str(json.loads(literal, strict=False))
+    return _unescaped(literal)
+
+
+def _unescaped(literal: str) -> str:
+    text = str(json.loads(literal, strict=False))
+    text.encode()  # half of a surrogate pair could not be written to a file: a ValueError
+    return text
 
 
 def number(value: Any, dtype: DType) -> str:

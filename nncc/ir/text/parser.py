@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 
 from nncc.diagnostics import FrontendError, Location
-from nncc.ir.text.expected import describe, describe_character
+from nncc.ir.text.expected import describe
+from nncc.ir.text.hints import describe_character
 from nncc.ir.text.syntax import Problem
 from nncc.ir.text.transformer import ToSyntax
 
@@ -65,7 +66,7 @@ def _reported(text: str, start: str, file: str) -> Iterator[None]:
         raise _error(text, file, u.token, message, help) from None
     except UnexpectedCharacters as u:
         at = Token("", u.char, u.pos_in_stream, u.line, u.column)
-        raise _error(text, file, at, describe_character(u)) from None
+        raise _error(text, file, at, *describe_character(u, text)) from None
     except RecursionError:
         raise FrontendError("the text is nested too deeply", Location(file)) from None
 

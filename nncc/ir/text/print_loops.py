@@ -15,12 +15,14 @@ from nncc.ir.loops import (
     Function,
     If,
     Let,
+    Perform,
     Prefetch,
     Stmt,
     Store,
     View,
     While,
 )
+from nncc.ir.nests import ASSIGN
 from nncc.ir.text.names import quote, string
 from nncc.ir.text.print_expr import (
     print_expr,
@@ -30,7 +32,13 @@ from nncc.ir.text.print_expr import (
     subscripts,
     typed_name,
 )
-from nncc.ir.text.print_nests import INDENT, at, print_named_sizes, signature
+from nncc.ir.text.print_nests import (
+    INDENT,
+    at,
+    print_domain,
+    print_named_sizes,
+    signature,
+)
 
 
 def print_function(f: Function) -> str:
@@ -90,6 +98,8 @@ def _stmt(s: Stmt, indent: str) -> Iterator[str]:
         yield from _block(f"alloc {_buffer(s.buffer)}", s.body, indent)
     elif isinstance(s, Call):
         yield indent + _call(s)
+    elif isinstance(s, Perform):
+        yield from _perform(s, indent)
     else:
         assert isinstance(s, Prefetch)
         yield f"{indent}prefetch {quote(s.buffer)}[{subscripts(s.indices)}]"
@@ -111,6 +121,15 @@ def _call(c: Call) -> str:
     sizes = f"; {print_sizes(c.sizes, ', ')}" if c.sizes else ""
     source = f" at {string(c.source)}" if c.source else ""
     return f"call {quote(c.callee)}({views}{sizes}){source}"
+
+
+def _perform(p: Perform, indent: str) -> Iterator[str]:
+    combine = "=" if p.combine == ASSIGN else f"{quote(p.combine)}="
+    target = f"{quote(p.target.tensor)}[{subscripts(p.target.indices)}]"
+    operands = ", ".join(print_expr(e) for e in p.operands)
+    yield f"{indent}perform {quote(p.operation)} {print_domain(p.dims)}{{"
+    yield f"{indent}{INDENT}{target} {combine} {operands}"
+    yield indent + "}"
 
 
 def _view(v: View) -> str:

@@ -132,10 +132,16 @@ def _label(s: Statement) -> str:
 
 
 def _domain(s: Statement) -> str:
-    domain = f"for {', '.join(_dim(d) for d in s.dims)} " if s.dims else ""
+    domain = print_domain(s.dims)
     if s.where:
         domain += f"where {', '.join(f'{print_size(c)} >= 0' for c in s.where)} "
     return domain
+
+
+def print_domain(dims: Iterable[Dim]) -> str:
+    """`for n in 0..N, m in 0..8 `, nothing if there are no dims."""
+    text = ", ".join(_dim(d) for d in dims)
+    return f"for {text} " if text else ""
 
 
 def _assignment(s: Statement, attributes: frozenset[str]) -> str:
@@ -178,6 +184,7 @@ __all__ = [
     "at",
     "print_combine",
     "print_definition",
+    "print_domain",
     "print_named_sizes",
     "print_nest",
     "print_schedule",

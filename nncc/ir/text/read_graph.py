@@ -75,11 +75,15 @@ class GraphReader:
 
     def _define(self, v: si.ValueText) -> str:
         name = str(v.name)
-        if _is_absent(v.name) and v.type is None:
+        if _is_absent(v.name):
+            if v.type is not None:
+                raise s.Problem(v.name, "_ is what is left out: it has no type", _QUOTED)
             return ""
         if name in self.known:
             what = "value" if name in self.own else "symbol"
-            raise s.Problem(v.name, f"there is already a {what} '{name}'")
+            is_state = name in self.symbols and self.symbols[name].kind == "state"
+            help = f"a state is set by  update {v.name} = value" if is_state else ""
+            raise s.Problem(v.name, f"there is already a {what} '{name}'", help)
         self.known.add(name)
         self.own.add(name)
         self.places.values[name] = v.name
@@ -91,8 +95,10 @@ class GraphReader:
 
     def _use(self, at: Token) -> str:
         name = str(at)
-        if name in self.known:
+        if name in self.known and not _is_absent(at):
             return name
+        if _is_absent(at):
+            raise s.Problem(at, "_ is what is left out: it is no value", _QUOTED)
         if name in self.later:
             raise s.Problem(at, f"'{name}' is used before it is computed")
         help = nearest(name, self.known, "known values") if self.known else ""
@@ -171,6 +177,9 @@ class GraphReader:
         if name in self.own:
             self.types.setdefault(name, stated)
         return name
+
+
+_QUOTED = "a value that is called so stands in back quotes: `_`"
 
 
 def _is_absent(name: Token) -> bool:

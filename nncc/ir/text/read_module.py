@@ -38,7 +38,7 @@ def read_module(
         )
     sizes = [n for i in text.items if isinstance(i, si.SizesText) for n in i.names]
     unique(sizes, "size")
-    scope = Scope(set(map(str, sizes)))
+    scope = Scope(set(map(str, sizes)), hint="declare it:  size {}")
     data = DataReader(file, folder)
     symbols: dict[str, Symbol] = {}
     for t in _named(text.items, si.SymbolText, "symbol"):
@@ -56,7 +56,9 @@ def read_module(
     functions = {
         str(t.name): read_function(t, file) for t in _named(text.items, si.FunctionText, "function")
     }
-    graph = GraphReader(scope, symbols, data, places).read(_main(text.items))
+    main = _main(text.items)
+    unique((v.name for v in main.outputs), "output")
+    graph = GraphReader(scope, symbols, data, places).read(main)
     return Module(graph, tuple(map(str, sizes)), symbols, definitions, nests, functions)
 
 

@@ -31,8 +31,8 @@ from nncc.ir.nests import (
 from nncc.ir.text import syntax as s
 from nncc.ir.text import syntax_items as si
 from nncc.ir.text.names import read_number
-from nncc.ir.text.scalars import position, wanted
-from nncc.ir.text.scope import Scope, numeric, unique
+from nncc.ir.text.scalars import position, whole
+from nncc.ir.text.scope import SIZES_HINT, Scope, numeric, unique
 from nncc.ir.types import DType
 
 
@@ -45,8 +45,8 @@ def read_nest(text: si.NestText, file: str) -> Nest:
     """A nest. Raises Problem."""
     unique(text.sizes, "size")
     unique((p.name for p in text.params), "tensor")
-    scope = Scope(set(map(str, text.sizes)))
-    params = tuple(_param(p, scope) for p in text.params)
+    scope = Scope(set(map(str, text.sizes)), hint=SIZES_HINT)
+    params = tuple(_param(p, p.role, scope) for p in text.params)
     scope.tensors = {p.name: p.type for p in params}
     combines = read_combines(text.combines, {})
     scope.combines = {c.name: len(c.identity) for c in combines}
@@ -64,9 +64,9 @@ def read_nest(text: si.NestText, file: str) -> Nest:
     )  # fmt: skip
 
 
-def _param(p: si.ParamText, scope: Scope) -> Param:
+def _param(p: si.ParamText, role: str, scope: Scope) -> Param:
     t = scope.type(p.type)
-    return Param(str(p.name), t, p.role, scope.layout(p.layout, t))  # type: ignore[arg-type]
+    return Param(str(p.name), t, str(role), scope.layout(p.layout, t))  # type: ignore[arg-type]
 
 
 def _check_labels(body: Iterable[si.StatementText | si.ScanText]) -> None:
@@ -120,7 +120,7 @@ def _components(
     scope: Scope, parts: tuple[s.Expression, ...], dtypes: list[DType]
 ) -> tuple[Expr, ...]:
     return tuple(
-        wanted(scope, e, (d, 1), f"component {k}")
+        whole(scope, e, (d, 1), f"component {k}")
         for k, (e, d) in enumerate(zip(parts, dtypes, strict=True))
     )
 
@@ -131,11 +131,11 @@ def _components(
 def _item(text: si.StatementText | si.ScanText, scope: Scope, file: str) -> Item:
     if isinstance(text, si.StatementText):
         return _statement(text, scope, file)
-    dim, inner = _dims((text.dim,), scope)
+    dim, inner = read_dims((text.dim,), scope)
     return Scan(dim[0], tuple(_item(i, inner, file) for i in text.body))
 
 
-def _dims(texts: Iterable[s.Range], scope: Scope) -> tuple[tuple[Dim, ...], Scope]:
+def read_dims(texts: Iterable[s.Range], scope: Scope) -> tuple[tuple[Dim, ...], Scope]:
     """Dimensions, each of which may use those before it, and the scope that knows them."""
     inner = scope.inner()
     dims: list[Dim] = []
@@ -148,7 +148,7 @@ def _dims(texts: Iterable[s.Range], scope: Scope) -> tuple[tuple[Dim, ...], Scop
 
 
 def _statement(text: si.StatementText, scope: Scope, file: str) -> Statement:
-    dims, scope = _dims(text.dims, scope)
+    dims, scope = read_dims(text.dims, scope)
     where = tuple(c for e in text.where for c in constraint(e, scope))
     a = text.assignment
     combine = ASSIGN if a.combine is None else str(a.combine)
@@ -169,7 +169,7 @@ def _statement(text: si.StatementText, scope: Scope, file: str) -> Statement:
         if target.lanes is not None:
             raise s.Problem(target.lanes, "lanes are only written in functions")
         targets.append(Access(str(target.at), scope.sizes_of(target.indices)))
-        values.append(wanted(scope, value, (t.dtype, 1), f"what goes to '{target.at}'"))
+        values.append(whole(scope, value, (t.dtype, 1), f"what goes to '{target.at}'"))
     at = text.label or a.targets[0].at
     return Statement(
         str(text.label or ""), dims, tuple(targets), combine, tuple(values), where,
@@ -249,19 +249,21 @@ def read_definition(
 
     Raises Problem.
     """
-    unique((p.name for p in text.params), "tensor")
-    unique((o.name for o in text.options), "attribute", {str(p.name): p for p in text.params})
+    tensors = [p.name for p in (*text.inputs, *text.outputs, *text.locals)]
+    unique(tensors, "tensor")
+    unique((o.name for o in text.options), "attribute", dict.fromkeys(map(str, tensors)))
     attributes = tuple(_attribute(o) for o in text.options)
     scope = Scope(
         sizes={a.name for a in attributes if a.type == "int"},
         attributes=frozenset(a.name for a in attributes if a.type != "int"),
         open=True,
     )
-    params = tuple(_param(p, scope) for p in text.params if p.role == "in")
+    params = tuple(_param(p, "in", scope) for p in text.inputs)
     scope.sizes |= {v for p in params for extent in p.type.shape for v in variables(extent)}
     closed = scope.inner()
     closed.open = False  # sizes of outputs and locals must follow from the inputs'
-    params += tuple(_param(p, closed) for p in text.params if p.role != "in")
+    params += tuple(_param(p, "out", closed) for p in text.outputs)
+    params += tuple(_param(p, "local", closed) for p in text.locals)
     scope.tensors = {p.name: p.type for p in params}
     own = read_combines(text.combines, shared)
     combines = {**shared, **{c.name: c for c in own}}
@@ -270,7 +272,7 @@ def read_definition(
     used = _combines_used(text.body)
     kept = own + tuple(c for name, c in shared.items() if name in used)
     return Definition(
-        str(text.name), params, attributes, body, kept, text.doc,
+        str(text.name), params, attributes, body, kept, str(text.doc),
         place(file, text.name, text.source),
     )  # fmt: skip
 
@@ -299,18 +301,5 @@ def _combines_used(items: Iterable[si.StatementText | si.ScanText]) -> set[str]:
             continue
         used.add(str(item.assignment.combine))
         for e in item.assignment.values:
-            used |= _reductions(e)
+            used |= {str(part.at) for part, _ in s.walk(e) if isinstance(part, s.Reduction)}
     return used
-
-
-def _reductions(e: object) -> set[str]:
-    """Names of the combines in an expression."""
-    if isinstance(e, s.Reduction):
-        return {str(e.at)} | _reductions(e.body)
-    if isinstance(e, s.Infix):
-        return _reductions(e.a) | _reductions(e.b)
-    if isinstance(e, s.Negative | s.Typed):
-        return _reductions(e.a)
-    if isinstance(e, s.Call):
-        return set[str]().union(*map(_reductions, e.args))
-    return _reductions(e.other) if isinstance(e, s.Border) else set()

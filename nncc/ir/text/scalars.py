@@ -17,11 +17,12 @@ from nncc.ir.index import Size
 from nncc.ir.nests import BUILTIN_COMBINES
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.text import syntax as s
-from nncc.ir.text.scope import Numeric, Scope, numeric
+from nncc.ir.text.scope import MAX_LANES, Numeric, Scope, numeric
 from nncc.ir.types import DType, boolean
 
 INFIX = {f.symbol: f.name for f in FUNCTIONS.values() if f.symbol and f.arity == 2}
 _NAMES = [*FUNCTIONS, *LANE_FUNCTIONS]
+MAX_DEPTH = 200
 
 
 def typed_name(kind: Numeric) -> str:
@@ -76,9 +77,26 @@ def wanted(scope: Scope, e: s.Expression, kind: Numeric, what: str = "") -> Expr
     return value
 
 
+def whole(scope: Scope, e: s.Expression, kind: Numeric | None, what: str) -> Expr:
+    """The expression `e` of a statement, of dtype and lanes `kind` if that is given.
+
+    Raises Problem, also if it is nested more deeply than all passes can follow.
+    """
+    for part, depth in s.walk(e):
+        if depth > MAX_DEPTH:
+            raise s.Problem(
+                part.at,
+                f"this is more than {MAX_DEPTH} expressions inside one another",
+                "make several statements of it",
+            )
+    return scalar(scope, e) if kind is None else wanted(scope, e, kind, what)
+
+
 def position(e: s.Expression) -> Token:
     """The leftmost token of an expression."""
-    return position(e.a) if isinstance(e, s.Infix) else e.at
+    while isinstance(e, s.Infix):
+        e = e.a
+    return e.at
 
 
 def _literal(e: s.Literal, expected: Numeric | None) -> Const:
@@ -156,8 +174,10 @@ def lanes_of(scope: Scope, e: s.Subscript) -> tuple[int, Size | None]:
         return 1, None
     if not scope.operations:
         raise s.Problem(e.lanes, "lanes are only written in functions")
-    if int(e.lanes) < 1 or not e.indices:
-        raise s.Problem(e.lanes, "lanes are neighbours along the last dimension, at least one")
+    if not 1 <= int(e.lanes) <= MAX_LANES or not e.indices:
+        raise s.Problem(
+            e.lanes, f"lanes are neighbours along the last dimension, 1 to {MAX_LANES} of them"
+        )
     return int(e.lanes), None if e.count is None else scope.size(e.count)
 
 
@@ -219,7 +239,8 @@ def _apply(
     try:
         return apply(fn, *operands)
     except ValueError as error:
-        raise s.Problem(at, str(error)) from None
+        help = "a power is written pow(a, 2.0)" if at == "^" and operands[0].dtype.is_float else ""
+        raise s.Problem(at, str(error), help) from None
 
 
 def _call(scope: Scope, e: s.Call, expected: Numeric | None) -> Expr:
@@ -235,7 +256,10 @@ def _call(scope: Scope, e: s.Call, expected: Numeric | None) -> Expr:
         if e.at in FUNCTIONS:
             return _apply(scope, e.at, str(e.at), e.args, expected)
     if not scope.operations:
-        raise s.Problem(e.at, f"there is no function '{e.at}'", nearest(e.at, _NAMES, "functions"))
+        help = nearest(e.at, _NAMES, "functions")
+        if e.at in BUILTIN_COMBINES or e.at in scope.combines:
+            help = f"a reduction is written {e.at}(k)(…), with the dims that it runs over first"
+        raise s.Problem(e.at, f"there is no function '{e.at}'", help)
     operands = tuple(scalar(scope, a) for a in e.args)
     if e.type is not None:
         return Apply(str(e.at), operands, *numeric(e.type))
@@ -248,8 +272,8 @@ def _broadcast(scope: Scope, e: s.Call, expected: Numeric | None) -> Expr:
     if len(e.args) != 2 or not isinstance(e.args[1], s.Literal):
         raise s.Problem(e.at, "broadcast takes a value and a number of lanes: broadcast(x, 16)")
     lanes = e.args[1].value
-    if type(lanes) is not int or lanes < 2:
-        raise s.Problem(e.args[1].at, "a vector has at least 2 lanes")
+    if type(lanes) is not int or not 2 <= lanes <= MAX_LANES:
+        raise s.Problem(e.args[1].at, f"a vector has 2 to {MAX_LANES} lanes")
     x = scalar(scope, e.args[0], (expected[0], 1) if expected else None)
     if x.lanes != 1:
         raise s.Problem(e.at, f"the value has {x.lanes} lanes already")

@@ -21,6 +21,8 @@ from nncc.ir.text.names import read_number
 from nncc.ir.types import DTYPES, DType, TensorType
 
 Numeric = tuple[DType, int]  # dtype and lanes of a scalar expression
+MAX_LANES = 1 << 16
+SIZES_HINT = "name the sizes behind the tensors: (…; {})"  # of a nest or function
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Scope:
         combines: the combines besides the built-in ones, with their number of components.
         open: names that are not known are dims that nobody declared (definitions).
         operations: calls of functions that are not known are machine operations (Loops).
+        hint: how a size is declared, {} being its name.
     """
 
     sizes: set[str] = field(default_factory=set)
@@ -45,13 +48,14 @@ class Scope:
     combines: Mapping[str, int] = field(default_factory=dict)
     open: bool = False
     operations: bool = False
+    hint: str = ""
     _types: dict[str, TensorType] = field(default_factory=dict)
 
     def inner(self) -> Scope:
         """A scope inside this one: what is added to it is not seen outside."""
         return Scope(
             set(self.sizes), self.tensors, dict(self.values), self.attributes, self.combines,
-            self.open, self.operations, self._types,
+            self.open, self.operations, self.hint, self._types,
         )  # fmt: skip
 
     # -- integer expressions ---------------------------------------------------------------
@@ -100,7 +104,7 @@ class Scope:
         raise s.Problem(
             name,
             f"there is no size or loop variable '{name}' here",
-            nearest(name, self.sizes, "known") if self.sizes else "",
+            nearest(name, self.sizes, "known") if self.sizes else self.hint.format(name),
         )
 
     def _infix(self, e: s.Infix) -> Size:
@@ -148,7 +152,11 @@ class Scope:
             dtype, _ = numeric(t.at, lanes=False)
             shape = self.sizes_of(t.shape)
             if negative := [e for e in shape if isinstance(e, int) and e < 0]:
-                raise s.Problem(t.at, f"the extent {negative[0]} of a tensor")
+                raise s.Problem(
+                    t.at,
+                    f"an extent is not negative, as {negative[0]} is",
+                    "a size that is not known has a name:  size N",
+                )
             return TensorType(dtype, shape)
         known = self._types.get(t.at)
         if known is None:
@@ -188,8 +196,8 @@ def numeric(at: Token, *, lanes: bool = True) -> Numeric:
     name, _, count = at.partition("x")
     if count and not lanes:
         raise s.Problem(at, f"{at} is a vector; write {name}")
-    if count and int(count) < 2:
-        raise s.Problem(at, "a vector has at least 2 lanes")
+    if count and not 2 <= int(count) <= MAX_LANES:
+        raise s.Problem(at, f"a vector has 2 to {MAX_LANES} lanes")
     return DTYPES[name], int(count or 1)
 
 
@@ -212,5 +220,6 @@ def unique(names: Iterable[Token], what: str, known: Mapping[str, object] | None
     seen = set(known or ())
     for name in names:
         if name in seen:
-            raise s.Problem(name, f"there is already a {what} '{name}'")
+            article = "an" if what[0] in "aeiou" else "a"
+            raise s.Problem(name, f"there is already {article} {what} '{name}'")
         seen.add(name)

@@ -7,6 +7,7 @@ know their line and column. `transformer.py` turns the parser's matches into the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lark import Token
@@ -140,6 +141,36 @@ Expression = (
     Literal | Ref | DTypeName | Infix | Negative | Subscript | Bounded | Border | Range | Call
     | Reduction | Typed
 )  # fmt: skip
+
+
+def walk(e: Expression) -> Iterator[tuple[Expression, int]]:
+    """`e` and all expressions inside it, each with its depth there."""
+    rest: list[tuple[Expression, int]] = [(e, 0)]
+    while rest:
+        e, depth = rest.pop()
+        yield e, depth
+        rest += [(part, depth + 1) for part in _parts(e)]
+
+
+def _parts(e: Expression) -> tuple[Expression, ...]:
+    if isinstance(e, Literal | Ref | DTypeName):
+        return ()
+    if isinstance(e, Subscript):
+        return e.indices if e.count is None else (*e.indices, e.count)
+    if isinstance(e, Infix):
+        return e.a, e.b
+    if isinstance(e, Call):
+        return e.args
+    if isinstance(e, Negative | Typed):
+        return (e.a,)
+    if isinstance(e, Reduction):
+        return e.call, e.body
+    if isinstance(e, Border):
+        return e.access, e.other
+    if isinstance(e, Bounded):
+        return e.access, e.lo, e.hi
+    return e.lo, e.hi
+
 
 # -- types and data ------------------------------------------------------------------------
 

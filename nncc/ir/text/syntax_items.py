@@ -86,7 +86,7 @@ class GraphText:
 
 @dataclass(slots=True)
 class ParamText:
-    """A tensor of a definition or nest."""
+    """A tensor of a nest, or of a definition, where it has its role from its place."""
 
     role: str
     name: Token
@@ -143,14 +143,16 @@ class ScanText:
 
 @dataclass(slots=True)
 class DefinitionText:
-    """`def name(inputs; options) -> (outputs) { … }`; `params` holds all tensors."""
+    """`def name(inputs; options) -> (outputs) { "doc" combines locals body }`."""
 
     name: Token
-    params: tuple[ParamText, ...]
+    inputs: tuple[ParamText, ...]
     options: tuple[OptionText, ...]
+    outputs: tuple[ParamText, ...]
     source: str
     doc: str
     combines: tuple[CombineText, ...]
+    locals: tuple[ParamText, ...]
     body: tuple[StatementText | ScanText, ...]
 
 
@@ -180,7 +182,7 @@ class LeafText:
     statement: Token
     operation: Token | None
     dims: tuple[tuple[Token, Token], ...]
-    prefetch: tuple[tuple[Token, Token], ...] = ()
+    prefetch: tuple[tuple[Token, Token], ...]
 
 
 @dataclass(slots=True)
@@ -285,6 +287,17 @@ class PrefetchText:
     """`prefetch buffer[indices]`."""
 
     target: Subscript
+
+
+@dataclass(slots=True)
+class PerformText:
+    """`perform operation for dims { target combine= operands }`."""
+
+    operation: Token
+    dims: tuple[Range, ...]
+    target: Subscript
+    combine: Token | None
+    operands: tuple[Expression, ...]
 
 
 @dataclass(slots=True)

@@ -145,11 +145,11 @@ def cut(
     band: Band,
     statements: tuple[Statement, ...],
     count: Size,
-    enter: Callable[[Place, str], Place],
+    widen: Callable[[Place, str], Place],
 ) -> Cut:
     """Decides how the loop of `band` over `count` pieces meets the borders below it.
 
-    `enter` completes a place with a statement's dimensions that no band has touched yet.
+    `widen` completes a place with a statement's dimensions that no band has touched yet.
     """
     first: Size = 0
     last: Size = count
@@ -159,7 +159,7 @@ def cut(
     clamped = False
     outer = place
     for statement in statements:
-        place = enter(outer, statement.name)
+        place = widen(outer, statement.name)
         for guard in guards(nest, statement):
             condition = guard.condition
             if band.dim not in variables(condition) or place.decide(condition) is not None:

@@ -1,11 +1,43 @@
-"""A block of Loops code under construction, with the values already loaded in it."""
+"""A block of Loops code under construction, with the values already loaded in it.
+
+What cannot be written as vectors is found out by trying: `mark` a block or the names, and `reset`
+takes back what came since.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from itertools import count, islice
+from typing import Any
 
 from nncc.ir.expr import Expr, Name
 from nncc.ir.loops import Let, Stmt
+
+
+class Names:
+    """The names of one function, each given once."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken: dict[str, None] = dict.fromkeys(taken)
+        self._next: dict[str, int] = {}
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing else in the function has: `stem`, `stem_2`, …"""
+        name = stem
+        for k in count(self._next.get(stem, 1)):
+            name = f"{stem}_{k}" if k > 1 else stem
+            if name not in self._taken:
+                self._next[stem] = k + 1
+                break
+        self._taken[name] = None
+        return name
+
+    def mark(self) -> int:
+        return len(self._taken)
+
+    def reset(self, mark: int) -> None:
+        shorten(self._taken, mark)
+        self._next.clear()
 
 
 class Scope:
@@ -40,13 +72,15 @@ class Scope:
             scope = scope.parent
         return None
 
-    def copy(self) -> Scope:
-        """A trial version of this block; `replace` takes it over."""
-        trial = Scope(self.parent)
-        trial.statements = list(self.statements)
-        trial.values = dict(self.values)
-        return trial
+    def mark(self) -> tuple[int, int]:
+        return len(self.statements), len(self.values)
 
-    def replace(self, trial: Scope) -> None:
-        self.statements = trial.statements
-        self.values = trial.values
+    def reset(self, mark: tuple[int, int]) -> None:
+        del self.statements[mark[0] :]
+        shorten(self.values, mark[1])
+
+
+def shorten(table: dict[Any, Any], length: int) -> None:
+    """Forget the newest entries."""
+    for key in list(islice(reversed(table), len(table) - length)):
+        del table[key]

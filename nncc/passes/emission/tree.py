@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Literal
 
 from nncc.diagnostics import PassError
-from nncc.ir.expr import Const
-from nncc.ir.index import Size, ceildiv, var
-from nncc.ir.loops import Alloc, Assign, Buffer, Declare, For, Function, If, Stmt
+from nncc.ir.expr import loads
+from nncc.ir.index import Size, ceildiv, var, variables
+from nncc.ir.loops import Alloc, Buffer, For, Function
 from nncc.ir.nests import (
     Band,
     Dim,
@@ -32,11 +32,15 @@ from nncc.ir.nests import (
     walk_statements,
 )
 from nncc.machines.machine import Operation
+from nncc.passes.emission.addresses import Addresses, NotVectorizable
+from nncc.passes.emission.declare import declared
 from nncc.passes.emission.elements import with_physical_elements
 from nncc.passes.emission.guards import cut
-from nncc.passes.emission.leaf import LeafWriter, NotVectorizable
+from nncc.passes.emission.leaf import REDUCE_LANES, LeafWriter
 from nncc.passes.emission.pieces import Lanes, Piece, Place
-from nncc.passes.emission.scope import Scope
+from nncc.passes.emission.scope import Names, Scope
+
+Mark = tuple[tuple[int, int], int, dict[str, tuple[int, int]]]
 
 
 def emit_nest(nest: Nest, operations: Mapping[str, Operation]) -> Function:
@@ -71,13 +75,14 @@ def buffer_of(param: Param) -> Buffer:
 class _Writer:
     def __init__(self, nest: Nest, operations: Mapping[str, Operation]) -> None:
         self.nest = nest
-        self.operations = operations
         self.statements: dict[str, Statement] = {}
         self.dims: dict[str, tuple[Dim, ...]] = {}
         for s, scans in walk_statements(nest.body):
             self.statements[s.name] = s
             self.dims[s.name] = (*scans, *s.dims)
-        self.taken: set[str] = {p.name for p in nest.params} | set(nest.sizes)
+        self.names = Names([*(p.name for p in nest.params), *nest.sizes])
+        self.addresses = Addresses(nest, self.names)
+        self.leaves = LeafWriter(nest, operations, self.addresses)
 
     def function(self) -> Function:
         tree = self.nest.schedule
@@ -85,7 +90,6 @@ class _Writer:
             tree = default_schedule(self.nest.body)
         placed = {t for n in walk_schedule(tree) if isinstance(n, Local) for t in n.tensors}
         scope = Scope()
-        self.leaves = LeafWriter(self.nest, self.operations, self.fresh)
         self.block(tree, Place({}), scope)
         buffers = [buffer_of(p) for p in self.nest.params if p.name not in placed]
         return Function(
@@ -95,15 +99,6 @@ class _Writer:
             tuple(scope.statements),
             location=self.nest.location,
         )
-
-    def fresh(self, stem: str) -> str:
-        """A name that nothing else in the function has."""
-        name, k = stem, 1
-        while name in self.taken:
-            k += 1
-            name = f"{stem}_{k}"
-        self.taken.add(name)
-        return name
 
     # -- the walk --------------------------------------------------------------------------
     def block(self, tree: tuple[Schedule, ...], place: Place, scope: Scope) -> None:
@@ -120,8 +115,8 @@ class _Writer:
         if place.scalar:  # without its operation, which works on vectors
             leaf = Leaf(leaf.statement)
         consumed = {d for _, d in leaf.dims}
-        place = self.enter(place, statement.name)
         for d in self.dims[statement.name]:
+            place = self.enter(place, d)
             fixed = place.pieces[d.name].is_point or d.name in consumed
             if not fixed and not (place.vector and place.vector.dim == d.name):
                 kind: Literal["unroll", "serial"] = "unroll" if place.scalar else "serial"
@@ -129,19 +124,45 @@ class _Writer:
                 return
         self.leaves.write(statement, leaf, place, scope)
 
-    def enter(self, place: Place, statement: str) -> Place:
-        """`place` with the dimensions that no enclosing band has touched at full extent."""
+    def enter(self, place: Place, d: Dim) -> Place:
+        """`place` with all of a dimension, if no band around has touched it."""
+        if d.name in place.pieces:
+            return place
+        around = {x.name for dims in self.dims.values() for x in dims}
+        needed = (variables(d.lo) | variables(d.hi)) & around
+        for name in sorted(needed):
+            if place.vector and place.vector.dim == name:
+                raise NotVectorizable  # each lane would have a range of its own
+            if name in place.pieces and place.pieces[name].is_point:
+                continue
+            raise PassError(
+                f"nest {self.nest.name}: the range {d.lo}..{d.hi} of '{d.name}' depends on "
+                f"'{name}', which the loops around do not fix",
+                self.nest.location,
+                help=f"put a loop over '{name}' of step 1 around the one over '{d.name}'",
+            )
+        return place.at(d.name, Piece(place.size(d.lo), place.size(d.hi - d.lo)))
+
+    def widen(self, place: Place, statement: str) -> Place:
+        """`place` with the largest range of each dimension that no band has touched."""
         for d in self.dims[statement]:
-            if d.name not in place.pieces:
-                place = place.at(d.name, Piece(place.size(d.lo), place.size(d.hi - d.lo)))
+            if d.name in place.pieces:
+                continue
+            if place.open_dims(d.lo) | place.open_dims(d.hi):
+                lo = place.span(d.lo)[0]
+                place = place.at(d.name, Piece(lo, place.span(d.hi)[1] - lo))
+            else:
+                place = self.enter(place, d)
         return place
 
     def band(self, band: Band, place: Place, scope: Scope) -> None:
         below = tuple(
             self.statements[n.statement] for n in walk_schedule(band.body) if isinstance(n, Leaf)
         )
-        for s in below:
-            place = self.enter_dim(place, s, band)
+        if not below:
+            return
+        if band.dim not in place.pieces:
+            place = self.enter(place, self.shared_dim(band, below))
         piece = place.pieces[band.dim]
         if band.kind == "vector":
             self.vector(band, place, scope)
@@ -155,17 +176,27 @@ class _Writer:
         else:
             self.loop(band, below, place, count, scope)
 
-    def enter_dim(self, place: Place, statement: Statement, band: Band) -> Place:
-        if band.dim in place.pieces:
-            return place
-        for d in self.dims[statement.name]:
-            if d.name == band.dim:
-                return place.at(d.name, Piece(place.size(d.lo), place.size(d.hi - d.lo)))
-        raise PassError(
-            f"nest {self.nest.name}: the band over '{band.dim}' holds statement "
-            f"'{statement.name}', which has no such dimension",
-            self.nest.location,
-        )
+    def shared_dim(self, band: Band, below: tuple[Statement, ...]) -> Dim:
+        """The dimension of the outermost band over it, which is the same for all below."""
+        found: dict[Dim, str] = {}
+        for s in below:
+            dim = next((d for d in self.dims[s.name] if d.name == band.dim), None)
+            if dim is None:
+                raise PassError(
+                    f"nest {self.nest.name}: the band over '{band.dim}' holds statement "
+                    f"'{s.name}', which has no such dimension",
+                    self.nest.location,
+                )
+            found.setdefault(dim, s.name)
+        if len(found) > 1:
+            ranges = ", ".join(f"{d.lo}..{d.hi} in '{name}'" for d, name in found.items())
+            raise PassError(
+                f"nest {self.nest.name}: the band over '{band.dim}' holds statements with "
+                f"different ranges of it: {ranges}",
+                self.nest.location,
+                help="give each of them a band of its own",
+            )
+        return next(iter(found))
 
     def static(self, size: Size, band: Band) -> int:
         if isinstance(size, int):
@@ -195,7 +226,7 @@ class _Writer:
         scope: Scope,
     ) -> None:
         outer = place.pieces[band.dim]
-        how = cut(self.nest, place, band, below, count, self.enter)
+        how = cut(self.nest, place, band, below, count, self.widen)
         if how.clamp is not None:
             self.clamped(band, place, how.clamp, how.facts, scope)
             return
@@ -223,7 +254,7 @@ class _Writer:
             self.piece(band, place, first, scope)
             return
         outer = place.pieces[band.dim]
-        variable = self.fresh(band.dim if band.step == 1 else f"{band.dim}_t")
+        variable = self.names.fresh(band.dim if band.step == 1 else f"{band.dim}_t")
         inner = place.within(variable, first, last).at(
             band.dim, Piece(outer.base + var(variable) * band.step, band.step)
         )
@@ -249,7 +280,7 @@ class _Writer:
         scope: Scope,
     ) -> None:
         lo, hi = limits
-        variable = self.fresh(band.dim)
+        variable = self.names.fresh(band.dim)
         inner = place.within(variable, lo, hi).at(band.dim, Piece(var(variable), 1))
         inner = inner.knowing(*(inner.size(c) for c in conditions))
         self.write_for(band, variable, lo, hi, inner, scope)
@@ -258,7 +289,7 @@ class _Writer:
         """What a symbolic extent leaves after its whole pieces: one at a time."""
         outer = place.pieces[band.dim]
         start = full * band.step
-        variable = self.fresh(band.dim)
+        variable = self.names.fresh(band.dim)
         inner = place.within(variable, start, outer.extent).at(
             band.dim, Piece(outer.base + var(variable), 1)
         )
@@ -275,29 +306,58 @@ class _Writer:
             self.lanes_of(band, place, piece.extent, lanes, scope)
             return
         loop = Band(band.dim, lanes, "serial", (band,))
-        self.loop(loop, (), place, ceildiv(piece.extent, lanes), scope)
+        count = ceildiv(piece.extent, lanes)
+        folded = self.folded(band, place)
+        if folded is None:
+            self.loop(loop, (), place, count, scope)
+            return
+        with self.leaves.folding(folded, lanes, place, scope):
+            self.loop(loop, (), place, count, scope)
+
+    def folded(self, band: Band, place: Place) -> Statement | None:
+        """The reduction over all of a vector band into one element, if it holds nothing else."""
+        (leaf, *others) = band.body
+        if others or not isinstance(leaf, Leaf) or leaf.operation:
+            return None
+        s = self.statements[leaf.statement]
+        if s.combine not in REDUCE_LANES or band.dim not in s.reduction_dims:
+            return None
+        if any(x.tensor == s.targets[0].tensor for x in loads(s.values[0])):
+            return None
+        others_fixed = all(
+            d.name == band.dim or (d.name in place.pieces and place.pieces[d.name].is_point)
+            for d in self.dims[s.name]
+        )
+        return s if others_fixed else None
 
     def lanes_of(self, band: Band, place: Place, active: int, lanes: int, scope: Scope) -> None:
         """At most `lanes` iterations at once; one after the other where that is impossible."""
-        inner = replace(place, vector=Lanes(band.dim, lanes, active))
-        trial = scope.copy()
-        taken = set(self.taken)
+        mark = self.mark(scope)
         try:
-            self.block(band.body, inner, trial)
+            self.block(band.body, place.in_lanes(Lanes(band.dim, lanes, active)), scope)
         except NotVectorizable:
-            self.taken = taken
+            self.reset(scope, mark)
             self.band(replace(band, step=1, kind="serial"), place, scope)
-            return
-        scope.replace(trial)
+
+    # -- trials ----------------------------------------------------------------------------
+    def mark(self, scope: Scope) -> Mark:
+        """Where a trial begins, for `reset` to take it back."""
+        return scope.mark(), self.names.mark(), self.addresses.mark()
+
+    def reset(self, scope: Scope, mark: Mark) -> None:
+        block, names, registers = mark
+        scope.reset(block)
+        self.names.reset(names)
+        self.addresses.reset(registers)
 
     # -- local tensors ---------------------------------------------------------------------
     def local(self, node: Local, place: Place, scope: Scope) -> None:
+        wide = place
         for tensor in node.tensors:
             for s in self.statements.values():
                 if any(t.tensor == tensor for t in s.targets):
-                    place = self.enter(place, s.name)
-        origins = {t: self.leaves.local_range(t, place) for t in node.tensors}
-        place = replace(place, origins={**place.origins, **origins})
+                    wide = self.widen(wide, s.name)
+        place = place.holding({t: self.addresses.local_range(t, wide) for t in node.tensors})
         if node.space == "registers":
             self.registers(node, place, scope)
             return
@@ -305,65 +365,24 @@ class _Writer:
         self.block(node.body, place, inner)
         body = tuple(inner.statements)
         for tensor in node.tensors:
-            buffer = self.leaves.piece_buffer(tensor, place, node.space)
+            buffer = self.addresses.piece_buffer(tensor, place, node.space)
             body = (Alloc(buffer, body),)
         for statement in body:
             scope.add(statement)
 
     def registers(self, node: Local, place: Place, scope: Scope) -> None:
         """Emits the body, then turns the first assignment of each register into its Declare."""
-        self.leaves.enter_registers(node.tensors)
-        inner = scope.copy()
-        start = len(inner.statements)
-        taken = set(self.taken)
+        mark = self.mark(scope)
+        self.addresses.enter_registers(node.tensors)
+        start = len(scope.statements)
         try:
-            self.block(node.body, place, inner)
+            self.block(node.body, place, scope)
         except NotVectorizable:
             # One statement alone has no vector form, and registers have one form for all.
             if place.vector or place.scalar:
                 raise
-            self.taken = taken
-            self.registers(node, replace(place, scalar=True), scope)
+            self.reset(scope, mark)
+            self.registers(node, place.lane_by_lane(), scope)
             return
-        registers = self.leaves.leave_registers(node.tensors)
-        written = inner.statements[start:]
-        declared: set[str] = set()
-        nested = _assigned_inside(written)
-        result: list[Stmt] = []
-        for position, s in enumerate(written):
-            first = isinstance(s, Assign) and s.name in registers and s.name not in declared
-            if isinstance(s, Assign) and first and nested.get(s.name, position) >= position:
-                declared.add(s.name)
-                s = Declare(s.name, s.value)
-            result.append(s)
-        undeclared = [r for r in registers if r not in declared]
-        zeros: list[Stmt] = [
-            Declare(r, Const(0.0 if t.dtype.is_float else 0, t.dtype, t.lanes))
-            for r, t in registers.items()
-            if r in undeclared
-        ]
-        inner.statements[start:] = [*zeros, *result]
-        scope.replace(inner)
-
-
-def _assigned_inside(statements: list[Stmt]) -> dict[str, int]:
-    """Position of the first compound statement that assigns each register inside it."""
-    found: dict[str, int] = {}
-
-    def visit(body: tuple[Stmt, ...], position: int) -> None:
-        for s in body:
-            if isinstance(s, Assign):
-                found.setdefault(s.name, position)
-            elif isinstance(s, For | Alloc):
-                visit(s.body, position)
-            elif isinstance(s, If):
-                visit(s.then, position)
-                visit(s.otherwise, position)
-
-    for k, s in enumerate(statements):
-        if isinstance(s, For | Alloc):
-            visit(s.body, k)
-        elif isinstance(s, If):
-            visit(s.then, k)
-            visit(s.otherwise, k)
-    return found
+        registers = self.addresses.leave_registers(node.tensors)
+        scope.statements[start:] = declared(scope.statements[start:], registers)

@@ -25,11 +25,14 @@ def _normalization(node: Node, graph: Rewriter) -> tuple[np.ndarray, np.ndarray]
 
 
 def _per_channel(array: np.ndarray, rank: int, axis: int, channels: int) -> np.ndarray | None:
-    """A constant operand as one number for each channel; None if it varies along other axes."""
+    """A constant operand as one number for each channel.
+
+    None if it varies along other axes, or has more channels than what it is applied to.
+    """
     if array.ndim > rank:
         return None
     shape = (1,) * (rank - array.ndim) + array.shape
-    if any(e != 1 for k, e in enumerate(shape) if k != axis):
+    if any(e != 1 and (k != axis or e != channels) for k, e in enumerate(shape)):
         return None
     return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float64)
 

@@ -33,11 +33,13 @@ def _constant(node: Node, graph: Rewriter) -> Result:
 
 
 def _shape(node: Node, graph: Rewriter) -> Result:
+    if node.op not in TABLE or TABLE[node.op].shape_rule is None:
+        return None
     site = graph.builder.site(node)
-    value = shape_value(site)
+    (type,) = TABLE[node.op].infer(site)
+    value = shape_value(site, (type,))
     if value is None or not all(isinstance(v, (int, np.integer)) for v in value.flat):
         return None
-    (type,) = TABLE[node.op].infer(site)
     return graph.define(node.outputs[0], np.array(value, type.dtype.numpy))
 
 

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nncc.ir.expr import Load, Value, walk
+from nncc.ir.expr import loads
 from nncc.ir.index import Atom, Element, Index, Monomial, Size, atom, elements, variables
-from nncc.ir.nests import ASSIGN, Dim, Nest, Statement, walk_statements
+from nncc.ir.nests import ASSIGN, Dim, Nest, Statement, sizes_of, walk_statements
 from nncc.passes.poly.door import call, isl
 
 # fmt: off
@@ -48,28 +48,17 @@ def references(statement: Statement) -> Iterator[Reference]:
         if statement.combine != ASSIGN:
             yield Reference(statement.name, target.tensor, target.indices, "implicit")
     for value in statement.values:
-        for e in walk(value):
-            if isinstance(e, Load):
-                guarded = e.other is not None
-                yield Reference(statement.name, e.tensor, e.indices, "read", guarded)
+        for e in loads(value):
+            guarded = e.other is not None
+            yield Reference(statement.name, e.tensor, e.indices, "read", guarded)
     for element in dict.fromkeys(_elements(statement)):
         yield Reference(statement.name, element.tensor, element.indices, "read")
 
 
 def _elements(statement: Statement) -> Iterator[Element]:
     """Elements of integer tensors in bounds, constraints and subscripts."""
-    for d in statement.dims:
-        yield from (*elements(d.lo), *elements(d.hi))
-    for size in statement.where:
+    for size in sizes_of(statement):
         yield from elements(size)
-    for target in statement.targets:
-        for i in target.indices:
-            yield from elements(i)
-    for value in statement.values:
-        for e in walk(value):
-            sizes = e.indices if isinstance(e, Load) else (e.size,) if isinstance(e, Value) else ()
-            for size in sizes:
-                yield from elements(size)
 
 
 class Names:

@@ -88,11 +88,11 @@ def _split(module: Module, calib: Arrays, samples: int) -> Iterator[Arrays]:
     fixed = {e for e in extents if isinstance(e, int)}
     if len(fixed) > 1:
         raise PassError("the inputs have different fixed batch sizes; samples cannot be told")
-    step = fixed.pop() if fixed else BATCH
-    if extents and isinstance(next(iter(extents)), int):
-        samples -= samples % step
+    batch = fixed.pop() if fixed else None
+    step = BATCH if batch is None else batch
+    samples -= 0 if batch is None else samples % batch
     if not samples:
-        raise PassError(f"the calibration data are less than one batch of {step}")
+        raise PassError(f"the calibration data are less than one batch of {batch or 1}")
     for start in range(0, samples, step):
         yield {name: data[start : start + step] for name, data in calib.items()}
 
@@ -158,7 +158,8 @@ def _percentiles(
     for batch in data:
         for name, value in run_graph(module, batch).items():
             if name in extremes:
-                histogram, _ = np.histogram(value, BINS, extremes[name])
+                # in f64, since there may be not BINS numbers of f32 between the extremes
+                histogram, _ = np.histogram(value.astype(np.float64), BINS, extremes[name])
                 counts[name] = counts.get(name, 0) + histogram
     tail = (100 - percentile) / 200
     narrowed = {}

@@ -21,7 +21,7 @@ from nncc.ops.integer import quantize_multipliers
 from nncc.ops.reference import evaluate
 from nncc.ops.table import TABLE
 from nncc.passes.quantization.calibration import Ranges
-from nncc.passes.quantization.scales import HIGHEST, LOWEST, Scale, check_finite
+from nncc.passes.quantization.scales import HIGHEST, LOWEST, Scale
 
 # Larger than any activation: what a function does to this, it does to everything beyond.
 _FAR = 1e30
@@ -55,9 +55,10 @@ class Epilogue:
 class IntegerGraph:
     """See the module's docstring."""
 
-    def __init__(self, module: Module, ranges: Ranges) -> None:
+    def __init__(self, module: Module, ranges: Ranges, excluded: frozenset[str]) -> None:
         self.module = module
         self.ranges = ranges
+        self.excluded = excluded  # names of nodes that have to stay in floats
         self.builder = GraphBuilder(module.symbols, module.nests)
         self.builder.reserve(*module.graph.types)
         self.done: set[int] = set()  # ids of nodes that a rule has merged into another
@@ -78,13 +79,9 @@ class IntegerGraph:
         return name in self._integers or name in self._functions
 
     def weight(self, name: str) -> np.ndarray | None:
-        """A constant or parameter, checked to be finite; None for other values."""
+        """A constant or parameter; None for other values."""
         symbol = self.module.symbols.get(name)
-        if symbol is None or symbol.kind == "state":
-            return None
-        array = symbol.data.array
-        check_finite(name, array, self._node.location)
-        return array
+        return None if symbol is None or symbol.kind == "state" else symbol.data.array
 
     def scale(self, name: str) -> Scale:
         """The scale of a float value: by its range, or that of the value it is joined into.
@@ -200,10 +197,11 @@ class IntegerGraph:
             users = self.module.graph.users.get(found.output, ())
             if len(users) != 1 or found.output in self._pinned:
                 return found
-            bounds = self._clamp(users[0], found.output)
-            if bounds is None:
+            if users[0].name in self.excluded:
                 return found
-            lo, hi = bounds
+            lo, hi = self._clamp(users[0], found.output) or (1.0, -1.0)
+            if not lo <= 0 <= hi:  # rescaling has a clamp that holds the zero point
+                return found
             found = Epilogue(
                 users[0].outputs[0],
                 min(max(found.lo, lo), hi), max(min(found.hi, hi), lo),

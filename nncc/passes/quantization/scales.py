@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nncc.diagnostics import NOWHERE, Location, PassError
+from nncc.diagnostics import PassError
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_LIMIT = 127  # weights are symmetric: -127..127
@@ -55,15 +55,14 @@ class Scale:
         return int(low), int(high)
 
 
-def check_finite(name: str, array: np.ndarray, location: Location = NOWHERE) -> None:
+def check_finite(name: str, array: np.ndarray) -> None:
     """Raises PassError with the place of the first element that is NaN or infinite."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
     raise PassError(
         f"'{name}' has {array[where]} at {list(where)}: it cannot be quantized",
-        location,
-        "weights must be finite; without quantize the model compiles in floats",
+        help="weights must be finite; without quantize the model compiles in floats",
     )
 
 

@@ -24,7 +24,7 @@ from nncc.diagnostics import PassError, nearest
 from nncc.ir.index import variables
 from nncc.ir.nests import Local, Nest, Statement, walk_schedule
 from nncc.machines.machine import Machine
-from nncc.passes.reuse.problem import Level, Problem, amount
+from nncc.passes.reuse.problem import Level, Problem, amount, counted_sizes
 from nncc.passes.reuse.search import Search
 from nncc.passes.reuse.traffic import (
     Loops,
@@ -167,7 +167,7 @@ def scheduled_traffic(
     """
     main = ordered_statements(nest, statement)[0]
     loops = schedule_loops(nest, main.name) if nest.schedule else ()
-    numbers = dict.fromkeys(nest.sizes, 1) | dict(sizes or {})
+    numbers = counted_sizes(nest, sizes or {})
     placed = placed_in(nest, machine.storage[-1].name)
     problem = Problem(nest, main, numbers, {}, placed)
     names = [s.name for s in machine.storage[1:-1]]
@@ -200,7 +200,7 @@ def _choose(
     statement: str | None,
     elsewhere: frozenset[str],
 ) -> Choice:
-    numbers = dict.fromkeys(nest.sizes, 1) | dict(sizes)
+    numbers = counted_sizes(nest, dict(sizes))
     main = ordered_statements(nest, statement)[0]
     own = {d.name for d in main.dims}
     for name, _ in (*inner, *outer, *tile):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nncc.ir.expr import Load, walk
+from nncc.ir.expr import loads
 from nncc.ir.index import Element, Index, Size, elements, substitute, variables
-from nncc.ir.nests import ASSIGN, Nest, Statement
+from nncc.ir.nests import ASSIGN, Nest, Statement, sizes_of
 from nncc.passes.reuse.points import Axis
 
 # A joint axis of more positions than this is taken as touched whole.
@@ -85,16 +85,12 @@ def operands(
     return tuple(found)
 
 
-def _loads(statement: Statement) -> Iterable[tuple[str, tuple[Size, ...]]]:
+def _loads(statement: Statement) -> Iterator[tuple[str, tuple[Size, ...]]]:
+    """What is read, by values and by subscripts, bounds and constraints."""
     for value in statement.values:
-        for e in walk(value):
-            if isinstance(e, Load):
-                yield e.tensor, e.indices
-                for index in e.indices:
-                    yield from ((x.tensor, x.indices) for x in elements(index))
-    for target in statement.targets:
-        for index in target.indices:
-            yield from ((x.tensor, x.indices) for x in elements(index))
+        yield from ((x.tensor, x.indices) for x in loads(value))
+    for size in sizes_of(statement):
+        yield from ((x.tensor, x.indices) for x in elements(size))
 
 
 def _is_box(statement: Statement) -> bool:

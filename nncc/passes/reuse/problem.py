@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from nncc.diagnostics import PassError
+from nncc.ir.index import evaluate
 from nncc.ir.nests import Nest, Statement
 from nncc.machines.machine import Storage
 from nncc.passes.reuse.operands import Operand
 from nncc.passes.reuse.points import Range
 from nncc.passes.reuse.screen import bytes_needed
 from nncc.passes.reuse.traffic import Loops, Traffic, counted_operands, dim_ranges
+
+
+def counted_sizes(nest: Nest, given: Mapping[str, int]) -> dict[str, int]:
+    """Numbers for the named sizes of a nest: those given, any other as 1 (traffic is for each
+    image), or the power of two from which on no tensor is empty (a window fits into its image)."""
+    extents = [e for p in nest.params for e in p.type.shape if not isinstance(e, int)]
+    for k in range(32):
+        numbers = dict.fromkeys(nest.sizes, 1 << k) | dict(given)
+        if all(evaluate(e, numbers) > 0 for e in extents):
+            return numbers
+    raise PassError("no sizes are large enough for all of its tensors", nest.location)
 
 
 @dataclass(frozen=True)

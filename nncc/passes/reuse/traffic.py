@@ -139,6 +139,8 @@ def traffic(operand: Operand, loops: Loops, ranges: Ranges) -> Traffic:
 
 def touched(operand: Operand, ranges: Ranges) -> int:
     """The number of elements touched when each dimension runs over its range."""
+    if any(lo == hi for lo, hi in ranges.values()):
+        return 0
     return math.prod(axis.mask(_of(axis, ranges)).bit_count() for axis in operand.axes)
 
 

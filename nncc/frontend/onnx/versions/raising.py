@@ -123,6 +123,10 @@ def _softmax(draft: Draft, scope: Scope) -> list[Draft]:
 def _split_18(draft: Draft, scope: Scope) -> list[Draft]:
     if draft.input(1):
         return [draft.changed(version=18)]
+    shape, axis = scope.type(draft.input(0)).shape, draft.attrs.get("axis", 0)
+    for extent in shape[axis:][:1]:  # none where the axis is out of range, which is refused later
+        if isinstance(extent, int) and extent % len(draft.outputs):
+            raise NotExpressible(f"{len(draft.outputs)} parts of {extent} are not equal")
     return [draft.changed(version=18, attrs={**draft.attrs, "num_outputs": len(draft.outputs)})]
 
 

@@ -1,0 +1,1 @@
+"""Instruction sets: programs of accelerators as data, as text and as bits."""
