@@ -1,4 +1,4 @@
-"""`python -m benchmarks networks|kernels|compile|digits|tpu [options]`: nncc beside others.
+"""`python -m benchmarks networks|kernels|compile|digits|tpu|tta [options]`: nncc beside others.
 
 Comparisons take turns in one run, pinned to one CPU; ratios count more than times.
 """
@@ -29,6 +29,8 @@ def main() -> int:
     digits = commands.add_parser("digits", help="accuracy and time of digit classifiers")
     digits.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each time")
     commands.add_parser("tpu", help="its simulator beside SCALE-Sim and the paper")
+    tta = commands.add_parser("tta", help="how busy the machine's main unit is, by layer")
+    tta.add_argument("--target", default="tta", help="another machine")
     args = parser.parse_args()
     # each is loaded when it is asked for: none pays for the others
     if args.command == "networks":
@@ -47,6 +49,10 @@ def main() -> int:
         from benchmarks import tpu
 
         return tpu.run()
+    if args.command == "tta":
+        from benchmarks import tta
+
+        return tta.run(args.target)
     from benchmarks import digits as digits_benchmark
 
     return digits_benchmark.run(args.seconds)

@@ -23,18 +23,19 @@ from itertools import count
 import numpy as np
 
 from nncc import isolation
+from nncc.compilation import Compilation
 from nncc.diagnostics import CheckError, PassError
-from nncc.driver import Compilation
 from nncc.ir.graph import Graph, Module
 from nncc.ir.index import Size, product, variables
 from nncc.ir.index import evaluate as evaluate_size
 from nncc.ir.interpreter.arguments import bind_sizes
 from nncc.ir.interpreter.graph import Run, interpret
 from nncc.ir.interpreter.loops import interpret as interpret_loops
-from nncc.ir.interpreter.operations import operation_function
 from nncc.ir.nests import ASSIGN
+from nncc.ir.packing import pack, unpack
 from nncc.ir.program import MAIN, RESET, Program
 from nncc.ir.types import TensorType
+from nncc.machines.machine import Machine
 from nncc.ops.reference import evaluate
 from nncc.passes.plan import program as program_of
 from nncc.rounding import follow
@@ -57,7 +58,8 @@ LEVELS = ("nests", "loops", "native")
 class Checked:
     """What has been compared: calls, samples, and tensors by level, integer and float ones.
 
-    `rounded` counts elements that a level rounded the other way, since a float is not exact.
+    `rounded` counts elements that a level rounded the other way, since a float is not exact;
+    `segments` those of a model for a target beside the host.
     """
 
     calls: int = 0
@@ -65,6 +67,7 @@ class Checked:
     integers: dict[str, int] = field(default_factory=dict)
     floats: dict[str, int] = field(default_factory=dict)
     rounded: int = 0
+    segments: int = 0
 
     def __str__(self) -> str:
         found = []
@@ -74,7 +77,10 @@ class Checked:
             found.append(f"{close} float tensors within tolerance")
         if self.rounded:
             found.append(f"{self.rounded} elements rounded differently, within tolerance")
-        return f"graph = nests = loops = native: {', '.join(found)} ({_plural(self.samples)})"
+        levels = "graph = nests = loops = native"
+        if self.segments:
+            levels += f" in {self.segments} segments, and in a chain"
+        return f"{levels}: {', '.join(found)} ({plural(self.samples)})"
 
 
 def check(
@@ -91,13 +97,17 @@ def check(
 
     Raises CheckError with the first tensor and element that differs.
     """
+    if compilation.segments:
+        from nncc.check_segments import check_segments
+
+        return check_segments(compilation, executable, data, progress)
     module = compilation.before("fuse")
     if module.nests or module.functions:
         raise PassError(
             "nothing to compare with: the model does not start at the graph level",
             help="check from the graph that it was made of",
         )
-    checker = _Checker(compilation, executable, progress)
+    checker = Checker(compilation, executable, progress)
     inputs = random_inputs(module) if data is None else data
     for batch in batches(module.graph, inputs):
         checker.run(batch)
@@ -145,8 +155,8 @@ def _samples_at_once(graph: Graph, data: Arrays) -> int:
     return max(1, min(MOST_SAMPLES, MOST_BYTES * 8 * samples // max(bits, 1)))
 
 
-class _Checker:
-    """Compares one batch after the other."""
+class Checker:
+    """Compares the levels of a compilation for one machine, one batch after the other."""
 
     def __init__(
         self,
@@ -157,13 +167,10 @@ class _Checker:
         self.progress = progress
         self.machine = compilation.machine
         self.reference = compilation.before("fuse")
-        self.nests = compilation.before("emit")
+        self.nests = compilation.scheduled
         self.loops = compilation.module
         self.program = program_of(self.loops)
         self.executable = executable
-        self.operations = {
-            name: operation_function(o.semantics) for name, o in self.machine.operations.items()
-        }
         self.checked = Checked()
 
     def run(self, inputs: Arrays) -> None:
@@ -177,7 +184,7 @@ class _Checker:
             expected = self._references(inputs, state)
             watch = self._watch("nests", self.nests, inputs)
             nests = _interpret(self.nests, inputs, nest_state, watch)
-            loops = loops or _Loops(self.program, nests.sizes, self.operations)
+            loops = loops or _Loops(self.program, nests.sizes, self.machine)
             watch = self._watch("loops", self.loops, inputs)
             calls = _Calls(self, inputs, state, expected, nests)
             followed = {
@@ -189,7 +196,7 @@ class _Checker:
             nest_state = nests.state
             self.checked.calls += 1
             if call == 0:
-                self.checked.samples += _samples(inputs)
+                self.checked.samples += count_samples(inputs)
         self.executable.reset()
 
     def _references(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Run]:
@@ -201,7 +208,7 @@ class _Checker:
 
     def _native(self, inputs: Arrays) -> Arrays:
         if self.progress:
-            self.progress(f"check: native ({_plural(_samples(inputs))})")
+            self.progress(f"check: native ({plural(count_samples(inputs))})")
         return self.executable.run(inputs)
 
     def _watch(self, level: str, module: Module, inputs: Arrays) -> Watch | None:
@@ -211,7 +218,7 @@ class _Checker:
         nodes = module.graph.nodes
         total = sum("callee" in n.attrs for n in nodes) if level == "loops" else len(nodes)
         steps = count(1)
-        samples = _plural(_samples(inputs))
+        samples = plural(count_samples(inputs))
 
         def watch(name: str) -> None:
             progress(f"check: {level} {next(steps)}/{total} {name} ({samples})")
@@ -228,7 +235,7 @@ class _Checker:
 class _Calls:
     """What the levels gave in one call, against the reference of each."""
 
-    checker: _Checker
+    checker: Checker
     inputs: Arrays
     state: Mapping[str, Arrays]
     expected: Mapping[str, Run]
@@ -250,7 +257,7 @@ class _Calls:
                 run, difference = followed.run, self._difference(found, followed.run.values)
                 self.checker.checked.rounded += followed.elements
         if difference is not None:
-            raise _error(level, *difference)
+            raise level_error(level, *difference)
         for name in found.keys() & run.values.keys():
             self.checker.count(level, found[name])
         return run
@@ -260,21 +267,18 @@ class _Calls:
         run = self.expected[level]
         difference = self._difference(outputs, run.outputs)
         if difference is not None:
+            if not self.checker.loops.nests:  # the calls are no longer those of the nests
+                raise level_error(level, *difference)
             run = self.agree(level, self._one_by_one(level))
             # the calls are right: then `main` has to give what follows from them
             if self._difference(outputs, run.outputs) is not None:
-                raise _error(level, *difference)
+                raise level_error(level, *difference)
         for value in outputs.values():
             self.checker.count(level, value)
         return run
 
     def _difference(self, found: Arrays, expected: Arrays) -> tuple[str, Difference] | None:
-        for name, value in found.items():
-            if name in expected:
-                difference = compare(value, expected[name], self.reduction)
-                if difference is not None:
-                    return name, difference
-        return None
+        return first_difference(found, expected, self.reduction)
 
     def _one_by_one(self, level: str) -> dict[str, np.ndarray]:
         """The results of the calls of `main`, each run by itself on those before."""
@@ -299,7 +303,20 @@ class _Calls:
         return results
 
 
-def _error(level: str, name: str, difference: Difference) -> CheckError:
+def first_difference(
+    found: Arrays, expected: Arrays, reduction: int
+) -> tuple[str, Difference] | None:
+    """The first value that both have and that differs."""
+    for name, value in found.items():
+        if name in expected:
+            difference = compare(value, expected[name], reduction)
+            if difference is not None:
+                return name, difference
+    return None
+
+
+def level_error(level: str, name: str, difference: Difference) -> CheckError:
+    """The error of a level of which a tensor differs."""
     return CheckError(
         f"{level} differs from the graph: tensor '{name}' {difference}",
         help="this is a bug in nncc; please report it with the model and the data",
@@ -310,11 +327,13 @@ def _interpret(module: Module, inputs: Arrays, state: Arrays, watch: Watch | Non
     return interpret(module, inputs, evaluate, state=state, keep=True, watch=watch)
 
 
-def _plural(samples: int) -> str:
+def plural(samples: int) -> str:
+    """`1 sample`, `2 samples`."""
     return f"{samples} sample{'' if samples == 1 else 's'}"
 
 
-def _samples(inputs: Arrays) -> int:
+def count_samples(inputs: Arrays) -> int:
+    """How many samples a batch has."""
     return next((len(x) for x in inputs.values() if x.ndim), 1)
 
 
@@ -344,9 +363,12 @@ class _Loops:
         self,
         program: Program,
         sizes: Mapping[str, int],
-        operations: Mapping[str, Callable[..., np.ndarray]],
+        machine: Machine,
     ) -> None:
-        self.program, self.sizes, self.operations = program, sizes, operations
+        self.program, self.sizes = program, sizes
+        self.operations = isolation.operation_functions(machine)
+        self.records = {n: o.semantics for n, o in machine.operations.items()}
+        self.signed = machine.array is not None  # bytes are kept signed: u8 less 128
         memory = program.memory
         self.weights = program.weights_block()
         self.state = np.zeros(int(evaluate_size(memory.state_bytes, sizes)), np.uint8)
@@ -356,14 +378,31 @@ class _Loops:
     def run(self, inputs: Arrays, watch: Watch | None = None) -> dict[str, np.ndarray]:
         """The outputs of one call of `main`."""
         signature = self.program.signature
+        given = [self._stored(inputs[name], name) for name, _ in signature.inputs]
+        shapes = {name: self._shape(t.shape) for name, t in signature.outputs}
         outputs = {
-            name: np.zeros([int(evaluate_size(e, self.sizes)) for e in t.shape], t.dtype.numpy)
+            name: self._stored(np.zeros(shapes[name], t.dtype.numpy), name)
             for name, t in signature.outputs
         }
-        given = [np.array(inputs[name], order="C") for name, _ in signature.inputs]
         self._call(MAIN, [*given, *outputs.values(), self.weights, self.state, self.arena], watch)
-        return outputs
+        return {
+            name: unpack(self._flipped(x), self.program.layouts.get(name), shapes[name])
+            for name, x in outputs.items()
+        }
+
+    def _stored(self, array: np.ndarray, name: str) -> np.ndarray:
+        """An input or output as `main` has it."""
+        packed = pack(array, self.program.layouts.get(name), self.sizes)
+        return np.array(self._flipped(packed), order="C")
+
+    def _flipped(self, array: np.ndarray) -> np.ndarray:
+        return array ^ np.uint8(128) if self.signed and array.dtype == np.uint8 else array
+
+    def _shape(self, extents: Sequence[Size]) -> tuple[int, ...]:
+        return tuple(int(evaluate_size(e, self.sizes)) for e in extents)
 
     def _call(self, name: str, arrays: Sequence[np.ndarray], watch: Watch | None = None) -> None:
         sizes = [self.sizes[s] for s in self.program.functions[name].sizes]
-        interpret_loops(self.program.functions, name, arrays, sizes, self.operations, watch)
+        interpret_loops(
+            self.program.functions, name, arrays, sizes, self.operations, watch, self.records
+        )

@@ -9,25 +9,31 @@ save(module, "model.nn")                  or .onnx
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib import import_module
-from importlib.util import find_spec
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Literal, Union
 
 import numpy as np
 
 from nncc import __version__
 from nncc.arrays import load_arrays
-from nncc.diagnostics import FrontendError, Location, NnccError, PassError, TargetError
+from nncc.compilation import (
+    CHAIN,
+    Compilation,
+    back_end,
+    compiler_of,
+    needed_macs,
+    report_of,
+)
+from nncc.diagnostics import FrontendError, Location, NnccError, PassError
 from nncc.ir.graph import Module
 from nncc.machines import load as load_machine
-from nncc.machines.machine import Machine
+from nncc.machines.machine import HOST, Machine
 from nncc.passes import find
 from nncc.passes.base import Pass
 from nncc.passes.observers import Snapshots, TimePasses
-from nncc.passes.pipeline import CompilerBug, Observer, remaining, run
-from nncc.passes.text import parse, spell_pipeline
+from nncc.passes.pipeline import CompilerBug, Observer, has_groups, remaining, run
+from nncc.passes.text import parse
 from nncc.runtime.executable import Executable
 
 if TYPE_CHECKING:
@@ -82,9 +88,14 @@ def _load_text(path: Path) -> Module:
 
 def load_compiled(folder: str | Path, *, threads: int = 1) -> Executable:
     """A compiled model. Raises TargetError if it is damaged or not for this computer."""
-    from nncc.backends.cpu.compiler import load_artifact
+    from nncc.runtime.artifact import back_end_of
 
-    return load_artifact(folder, version=__version__, threads=threads)
+    name = back_end_of(folder)
+    if name == CHAIN:
+        from nncc.segments import load_segments
+
+        return load_segments(folder, threads=threads)
+    return compiler_of(name).load_artifact(folder, version=__version__, threads=threads)
 
 
 def save(module: Module, path: str | Path, *, opset: int | None = None) -> None:
@@ -115,37 +126,6 @@ def save(module: Module, path: str | Path, *, opset: int | None = None) -> None:
         raise FrontendError(f"cannot be written: {error.strerror}", where) from error
 
 
-@dataclass(frozen=True)
-class Compilation:
-    """A module on its way through a pipeline.
-
-    Args:
-        source: what went in; `steps`: the passes that ran.
-        after: the module after each step.
-        timer: what each step took; `notes`: what passes tell the user, by the pass's name.
-    """
-
-    source: Module
-    machine: Machine
-    steps: tuple[Pass, ...]
-    after: tuple[Module, ...]
-    timer: TimePasses
-    notes: Mapping[str, str]
-
-    @property
-    def module(self) -> Module:
-        """What came out."""
-        return self.after[-1] if self.after else self.source
-
-    def before(self, name: str) -> Module:
-        """The module that the first pass of this name got; without one, what came out."""
-        names = [s.name for s in self.steps]
-        if name not in names:
-            return self.module
-        position = names.index(name)
-        return self.after[position - 1] if position else self.source
-
-
 def lower(
     model: Model,
     target: str | Path | Machine = "cpu",
@@ -154,16 +134,38 @@ def lower(
     calib: Data | str | Path | None = None,
     precision: Precision | None = None,
     host: bool = True,
+    sizes: Mapping[str, int] | None = None,
     observers: Sequence[Observer] = (),
+    whole: bool = False,
 ) -> Compilation:
-    """Runs the pipeline on a model; arguments as of `compile`."""
+    """Runs the pipeline on a model; arguments as of `compile`.
+
+    For a target beside the host the passes after `legalize` run on each segment by itself, those
+    of the host by the host's pipeline; with `whole`, all passes run on the model as it is.
+    """
     module = load_module(model)
     machine = target if isinstance(target, Machine) else load_machine(target)
     notes: dict[str, str] = {}
     steps = _reporting(steps_for(module, machine, pipeline, calib, precision, host), notes)
+    if not whole and not machine.is_host and cut_after(module, steps) is not None:
+        from nncc.segments import lower_segments
+
+        return lower_segments(module, machine, steps, notes, sizes or {}, observers)
+    if sizes:
+        steps = (find("specialize")(sizes=sizes), *steps)  # type: ignore[call-arg]
     snapshots, timer = Snapshots(), TimePasses()
     run(module, machine, steps, (*observers, timer, snapshots))
     return Compilation(module, machine, steps, tuple(m for _, m in snapshots.modules), timer, notes)
+
+
+def cut_after(module: Module, steps: Sequence[Pass]) -> int | None:
+    """How many steps come before a model is cut into segments; None if it never is."""
+    names = [s.name for s in steps]
+    if "legalize" in names:
+        count = names.index("legalize") + 1
+        return count if count < len(names) else None
+    legalized = has_groups(module, HOST) and not module.nests
+    return 0 if legalized and "lower" in names else None
 
 
 def steps_for(
@@ -188,7 +190,7 @@ def steps_for(
             raise PassError("the pipeline does not quantize", help="put quantize into it")
         steps = _with_quantize(steps)
     if preset:
-        steps = remaining(steps, module)
+        steps = remaining(steps, module, machine.device)
     if calib is not None:
         data = calib if isinstance(calib, Mapping) else load_arrays(calib, module.graph.inputs)
         steps = tuple(replace(s, calib=data) if s.name == "quantize" else s for s in steps)  # type: ignore[call-arg]
@@ -232,14 +234,25 @@ def build(compilation: Compilation, *, threads: int = 1, name: str = "model") ->
     Raises TargetError if the target has no back end or this computer cannot run its code,
     PassError if the pipeline did not reach the back end.
     """
+    if compilation.segments:
+        from nncc.segments import build_segments
+
+        return build_segments(compilation, threads=threads, name=name)
+    return build_single(compilation, threads=threads, name=name)
+
+
+def build_single(compilation: Compilation, *, threads: int, name: str) -> Executable:
+    """The executable of a lowered model, or segment, for one machine."""
     from nncc.passes.plan import program as program_of
 
     compiler = back_end(compilation.machine)
     module = compilation.module
     program = program_of(module, name)
     report = report_of(compilation)
+    if not compilation.machine.is_host:
+        report["macs"] = needed_macs(compilation)
     try:
-        executable: Executable = compiler.compile_program(
+        executable = compiler.compile_program(
             program, compilation.machine, threads=threads, report=report
         )
     except (NnccError, OSError):
@@ -259,41 +272,6 @@ def build(compilation: Compilation, *, threads: int = 1, name: str = "model") ->
     return executable
 
 
-def back_end(machine: Machine) -> Any:
-    """The module `compiler` of a machine's back end. Raises TargetError if it has none."""
-    name = f"nncc.backends.{machine.backend}"
-    if not machine.backend or find_spec(name) is None:
-        raise TargetError(
-            f"target '{machine.name}' has no back end",
-            help="its pipeline can still be run: nncc opt --target …",
-        )
-    return import_module(f"{name}.compiler")
-
-
-def report_of(compilation: Compilation) -> dict[str, Any]:
-    """Facts about a compilation that are known before code is made."""
-    return {
-        "pipeline": spell_pipeline(compilation.steps),
-        "passes": [
-            {"pass": t.step, "seconds": t.seconds, "isl_calls": t.isl_calls}
-            for t in compilation.timer.timings
-        ],
-        "notes": dict(compilation.notes),
-        "kernels": len(compilation.module.nests),
-        "calls": calls(compilation.module),
-    }
-
-
-def calls(module: Module) -> dict[str, str]:
-    """The nest that each node of the main graph calls, by the node's name and its outputs."""
-    found = {}
-    for node in module.graph.nodes:
-        if callee := node.attrs.get("callee"):
-            for name in (node.name, *filter(None, node.outputs)):
-                found[name] = str(callee)
-    return found
-
-
 def compile(
     model: Model,
     target: str | Path | Machine = "cpu",
@@ -303,6 +281,7 @@ def compile(
     precision: Precision | None = None,
     threads: int = 1,
     host: bool = True,
+    sizes: Mapping[str, int] | None = None,
     check: bool | Data = False,
     observers: Sequence[Observer] = (),
 ) -> Executable:
@@ -320,6 +299,8 @@ def compile(
         precision: "int8" without `calib` quantizes by random inputs, with a warning.
         threads: how many threads a call uses.
         host: whether what the target cannot do may be left to the host.
+        sizes: numbers in the place of named sizes. On targets whose programs have no named sizes
+            those that are not given are 1, and a run with more samples is several calls.
         check: True, or arrays by input name: compare every level with the interpreter of the
             graph, on these or on random inputs; see `nncc.check`.
         observers: see `nncc.passes.observers`.
@@ -329,7 +310,7 @@ def compile(
     """
     compilation = lower(
         model, target, pipeline=pipeline, calib=calib, precision=precision, host=host,
-        observers=observers,
+        sizes=sizes, observers=observers,
     )  # fmt: skip
     executable = build(compilation, threads=threads, name=compilation.module.graph.name)
     if check is not False:

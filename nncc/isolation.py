@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nncc.driver import back_end
+from nncc.compilation import back_end
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import evaluate, var
 from nncc.ir.interpreter.loops import interpret
@@ -55,9 +55,18 @@ def run_call(
     }
 
 
+def operation_functions(machine: Machine) -> dict[str, Callable[..., Array]]:
+    """What the operations of a machine that work on values compute, by name."""
+    return {
+        name: operation_function(o.semantics)
+        for name, o in machine.operations.items()
+        if all(p.type.is_static for p in o.semantics.params)
+    }
+
+
 def interpreted(module: Module, machine: Machine) -> Runner:
     """Runs functions with the interpreter of Loops."""
-    operations = {n: operation_function(o.semantics) for n, o in machine.operations.items()}
+    operations = operation_functions(machine)
 
     def run(name: str, arrays: Sequence[Array], sizes: Sizes) -> None:
         own = [sizes[s] for s in module.functions[name].sizes]
@@ -70,7 +79,7 @@ def native(module: Module, machine: Machine) -> Runner:
     """Runs functions as native code, each compiled as a model of its own."""
 
     def run(name: str, arrays: Sequence[Array], sizes: Sizes) -> None:
-        alone = Plan().run(_single_call(module, name, sizes), machine)
+        alone = Plan().run(_single_call(module, name), machine)
         compiled = back_end(machine).compile_program(program(alone), machine)
         buffers = module.functions[name].buffers
         named = {b.name: a for b, a in zip(buffers, arrays, strict=True)}
@@ -83,15 +92,14 @@ def native(module: Module, machine: Machine) -> Runner:
     return run
 
 
-def _single_call(module: Module, name: str, sizes: Sizes) -> Module:
+def _single_call(module: Module, name: str) -> Module:
     """A module that calls one function on physical buffers.
 
-    Its inputs have literal extents; one more input for each named size, an array of that length,
-    says what the size is.
+    One more input for each named size, an array of that length, says what the size is.
     """
     function = module.functions[name]
     used = [b for b in function.buffers if b.access != "local"]
-    types = {b.name: TensorType(b.dtype, _shape(b.shape, sizes)) for b in used}
+    types = {b.name: TensorType(b.dtype, b.shape) for b in used}
     lengths = {f"length {s}": TensorType(u8, (var(s),)) for s in function.sizes}
     inputs = tuple(b.name for b in used if b.access == "in")
     outputs = tuple(b.name for b in used if b.access == "out")

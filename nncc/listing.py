@@ -7,19 +7,24 @@ select(text, "conv1")                    the nest, function or node of that name
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nncc import __version__
+from nncc.compilation import Compilation, back_end, calls
 from nncc.diagnostics import Location, NnccError, TargetError, nearest
-from nncc.driver import Compilation, back_end, calls
 from nncc.ir.graph import Module
 from nncc.ir.text import print_function, print_graph, print_nest
 from nncc.ir.text.names import unquote, unstring
 from nncc.machines import load as load_machine
+from nncc.machines.machine import HOST
 from nncc.passes.plan import memory_plan
 from nncc.passes.plan import program as program_of
+
+if TYPE_CHECKING:
+    from nncc.runtime.artifact import Artifact
 
 # Files of an artifact that hold the text of a level.
 FILES = {
@@ -33,8 +38,17 @@ FILES = {
 
 def show(compilation: Compilation, level: str, node: str, name: str) -> str:
     """One level of a compilation as text; with `node`, what belongs to it only."""
-    text = levels(compilation, name)[level]()
-    return select(text, node, calls(compilation.module)) if node else text
+    parts = compilation.segments or (compilation,)
+    found = []
+    callees: dict[str, str] = {}
+    for k, part in enumerate(parts):
+        own = f"{name}_{k}" if compilation.segments else name
+        made = levels(part, own)
+        if level not in made:
+            made |= back_end(part.machine).levels(program_of(part.module, own), part.machine)
+        found.append((part.machine.name, made.get(level), tuple(made)))
+        callees |= calls(part.module)
+    return _joined(found, level, node, callees)
 
 
 def show_artifact(folder: Path, level: str, node: str) -> str:
@@ -42,32 +56,71 @@ def show_artifact(folder: Path, level: str, node: str) -> str:
     from nncc.runtime.artifact import open_artifact
 
     opened = open_artifact(folder, version=__version__)
+    parts = [
+        open_artifact(folder / p, version=__version__) for p in opened.manifest.get("parts", ())
+    ]
+    found = []
+    callees: dict[str, str] = {}
+    for part in parts or [opened]:
+        made = _texts_in(part)
+        found.append((str(part.manifest["target"]), made.get(level), tuple(made)))
+        callees |= part.manifest["report"]["calls"]
+    return _joined(found, level, node, callees)
+
+
+# The name of a device, the text of a level that it may have, and the levels that it has.
+_Part = tuple[str, Callable[[], str] | None, tuple[str, ...]]
+
+
+def _joined(parts: Sequence[_Part], level: str, node: str, callees: Mapping[str, str]) -> str:
+    """The texts of all parts that have the level, or what they say of a node."""
+    having = [(k, name, text) for k, (name, text, _) in enumerate(parts) if text is not None]
+    if not having:
+        known = dict.fromkeys(known for _, _, levels in parts for known in levels)
+        raise NnccError(f"the target has no level '{level}'", help=f"it has {', '.join(known)}")
+    if node:
+        return select("\n".join(text() for _, _, text in having), node, callees)
+    if len(parts) == 1:
+        return having[0][2]()
+    return "\n\n".join(f"# segment {k}: {name}\n{text().rstrip()}" for k, name, text in having)
+
+
+def _texts_in(opened: Artifact) -> dict[str, Callable[[], str]]:
+    """For each level that an artifact shows, a function that gives its text."""
     try:
-        name, callees = opened.manifest["name"], opened.manifest["report"]["calls"]
-        target = "-".join(filter(None, (opened.manifest["target"], opened.manifest["variant"])))
-    except (KeyError, TypeError) as error:
-        raise TargetError(f"the manifest is wrong: {error!r}", Location(str(folder))) from error
-    if level in FILES:
-        text = opened.read(FILES[level]).decode()
-    else:
-        text = opened.read(f"{name}.ll").decode()
-        if level == "asm":
-            machine = load_machine(target)
-            text = back_end(machine).target.assembly(text, machine)
-    return select(text, node, callees) if node else text
+        name = opened.manifest["name"]
+        features = frozenset(opened.manifest.get("features", ()))
+        assert isinstance(opened.manifest["report"]["calls"], dict)
+    except (KeyError, TypeError, AssertionError) as error:
+        where = Location(str(opened.folder))
+        raise TargetError(f"the manifest is wrong: {error!r}", where) from error
+
+    def read(file: str) -> Callable[[], str]:
+        return lambda: opened.read(file).decode()
+
+    made = {level: read(file) for level, file in FILES.items()}
+    for file in opened.manifest["files"]:
+        if file.endswith(".txt") and file not in FILES.values():
+            made[file.removesuffix(".txt")] = read(file)
+    if opened.manifest.get("backend", HOST) == HOST:
+        made |= {"llvm": read(f"{name}.ll"), "asm": lambda: _assembly(made["llvm"](), features)}
+    return made
+
+
+def _assembly(llvm: str, features: frozenset[str]) -> str:
+    """The assembly of LLVM IR for a CPU with these features."""
+    from nncc.backends.cpu.target import assembly
+
+    return assembly(llvm, replace(load_machine(HOST), features=features))
 
 
 def levels(compilation: Compilation, name: str) -> dict[str, Callable[[], str]]:
-    """For each level of `nncc show`, a function that gives its text."""
-
-    def program() -> Any:
-        return program_of(compilation.module, name)
+    """For each level down to Loops, a function that gives its text; `name` is the program's."""
 
     def nests(module: Module) -> str:
         return "\n\n".join(print_nest(n) for n in module.nests.values())
 
-    machine = compilation.machine
-    scheduled = compilation.before("emit")
+    scheduled = compilation.scheduled
     return {
         "graph": lambda: print_graph(compilation.before("lower").graph),
         "nests": lambda: nests(compilation.before(_first_scheduling(compilation))),
@@ -76,8 +129,6 @@ def levels(compilation: Compilation, name: str) -> dict[str, Callable[[], str]]:
             print_function(f) for f in compilation.module.functions.values()
         ),
         "memory": lambda: memory_table(compilation.module),
-        "llvm": lambda: str(back_end(machine).llvm_text(program(), machine)),
-        "asm": lambda: str(back_end(machine).assembly_text(program(), machine)),
     }
 
 
@@ -157,6 +208,11 @@ def _symbol(text: str) -> str:
 
 _NAME = r"`[^`]*`|[^\W\d][\w.]*"
 _STRING = r'"(?:[^"\\]|\\.)*"'
+# How a line begins a section of instructions, which goes on to the next such line.
+_SECTIONS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
+    (re.compile(r"-- (.+)$"), str),  # listings
+    (re.compile(rf"(?::source|\.origin) ({_STRING})"), unstring),  # assembly of simulated machines
+)
 # How a line begins something that has a name, and how the name is read.
 _BEGINNINGS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(rf"\s*(?:nest|function) ({_NAME})\("), _name),
@@ -165,6 +221,7 @@ _BEGINNINGS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(rf"define [^@]*@({_STRING}|[^\s(]+)\("), _symbol),  # LLVM IR
     (re.compile(rf"({_STRING}|[^\W\d][\w.$]*):$"), _label),  # assembly
     (re.compile(r"(?:weights|state|arena) .*\.\.\d+  (.+)$"), str),  # the memory plan
+    *_SECTIONS,
 )
 
 
@@ -173,8 +230,15 @@ def _begun(line: str) -> set[str]:
     return {read(match[1]) for pattern, read in _BEGINNINGS if (match := pattern.match(line))}
 
 
+def _is_section(line: str) -> bool:
+    return any(pattern.match(line) for pattern, _ in _SECTIONS)
+
+
 def _end(lines: list[str], start: int) -> int:
     """The line after the block that begins at `start`."""
+    if _is_section(lines[start]):
+        after = range(start + 1, len(lines))
+        return next((k for k in after if _is_section(lines[k])), len(lines))
     if lines[start].endswith(":"):  # assembly: up to the next function
         after = range(start + 1, len(lines))
         return next((k for k in after if lines[k].startswith(".Lfunc_end")), len(lines))

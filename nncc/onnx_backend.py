@@ -4,8 +4,8 @@
     rep = backend.prepare(model)                    # an onnx.ModelProto
     outputs = rep.run([x])                          # arrays in the order of the graph's outputs
 
-A model with inputs whose extents have neither value nor name is compiled for the shapes that it
-is called with, once for each.
+Devices are targets in capitals: `prepare(model, "TPU")`. A model with inputs whose extents have
+neither value nor name is compiled for the shapes that it is called with, once for each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
+from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from nncc.diagnostics import NnccError
 from nncc.driver import compile as compile_model
+from nncc.machines import list_machines
+from nncc.machines.machine import HOST
 from nncc.runtime.executable import Executable
 
 
@@ -30,10 +32,12 @@ class Representation(BackendRep):
     Args:
         model: what was prepared.
         executable: compiled for any sizes; None if it must know the shapes of its inputs.
+        target: what it is compiled for.
     """
 
     model: onnx.ModelProto
     executable: Executable | None
+    target: str = HOST
     _by_shape: dict[tuple[tuple[int, ...], ...], Executable] = field(default_factory=dict)
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[np.ndarray, ...]:
@@ -66,8 +70,13 @@ class Representation(BackendRep):
     def _specialized(self, arrays: Mapping[str, np.ndarray]) -> Executable:
         key = tuple(x.shape for x in arrays.values())
         if key not in self._by_shape:
-            self._by_shape[key] = compile_model(with_shapes(self.model, arrays))
+            self._by_shape[key] = compile_model(with_shapes(self.model, arrays), self.target)
         return self._by_shape[key]
+
+
+def target_of(device: str) -> str:
+    """The target of a device as the onnx package writes them: `CPU`, `CPU:0`, `TPU`, …"""
+    return device.partition(":")[0].lower()
 
 
 def input_names(model: onnx.ModelProto) -> list[str]:
@@ -108,11 +117,13 @@ class NnccBackend(Backend):
         """Compiles a model. Raises NnccError if that cannot be done, and
         `onnx.checker.ValidationError` if it is no right model."""
         if not cls.supports_device(device):
-            raise NnccError(f"there is no device '{device}'", help="devices: CPU")
+            known = ", ".join(name.upper() for name in list_machines())
+            raise NnccError(f"there is no device '{device}'", help=f"devices: {known}")
         onnx.checker.check_model(model)
+        target = target_of(device)
         if _has_open_inputs(model):
-            return Representation(model, None)
-        return Representation(model, compile_model(model))
+            return Representation(model, None, target)
+        return Representation(model, compile_model(model, target), target)
 
     @classmethod
     def run_model(
@@ -145,11 +156,11 @@ class NnccBackend(Backend):
             "", kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         )
         model = onnx.helper.make_model(graph, opset_imports=[opset])
-        return Representation(model, compile_model(model)).run(arrays)
+        return Representation(model, compile_model(model, target_of(device))).run(arrays)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        return bool(Device(device).type == DeviceType.CPU)
+        return target_of(device) in list_machines()
 
 
 def _has_open_inputs(model: onnx.ModelProto) -> bool:

@@ -79,6 +79,13 @@ def summary(executable: Executable) -> str:
     """What was made, in one line."""
     report = executable.report
     target = "-".join(filter(None, (report["target"], report["variant"])))
+    if segments := report.get("segments"):
+        parts = ", ".join(f"{s['target']} {s['kernels']}" for s in segments)
+        plural = "" if len(segments) == 1 else "s"
+        return (
+            f"{len(segments)} segment{plural} (kernels: {parts}), {report['code_bytes']} bytes of "
+            f"code, {report['weights_bytes']} of weights"
+        )
     return (
         f"{report['kernels']} kernels for {target}, {report['code_bytes']} bytes of code, "
         f"{report['weights_bytes']} of weights, {report['arena_bytes']} of working memory"

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nncc.commands.options import add_json, add_model
 
 if TYPE_CHECKING:
     from nncc.doctor import Findings
+    from nncc.hosting import HostNode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +47,20 @@ def record(findings: Findings) -> dict[str, Any]:
         "parameters": findings.parameters,
         "macs": findings.macs,
         "supported_macs": findings.supported_macs,
+        "host": [asdict(n) for n in findings.host],
         "problems": [
             {"node": d.location.node, "message": d.message, "help": d.help}
             for d in findings.problems
         ],
     }
+
+
+def host_line(node: HostNode) -> str:
+    """What the host does for a node, why, and how much that is."""
+    return (
+        f"{node.node} ({node.op}): {node.macs_share:.1%} of the MACs, {node.bytes_share:.1%} of "
+        f"the bytes; {node.reason}"
+    )
 
 
 def describe(findings: Findings) -> str:
@@ -62,6 +73,8 @@ def describe(findings: Findings) -> str:
     lines.append(f"  MACs        {findings.macs} with every named size at 1")
     if findings.macs:
         lines.append(f"  covered     {findings.supported_macs / findings.macs:.1%} of the MACs")
+    if findings.host:
+        lines += ["  the host computes", *(f"    {host_line(n)}" for n in findings.host)]
     if not findings.problems:
         return "\n".join([*lines, "  everything can be compiled"])
     lines.append(f"  {len(findings.problems)} cannot be compiled:")

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.opset and Path(args.output or "").suffix != ".onnx":
         raise NnccError("--opset is for an .onnx file", help="name one with -o")
     observers = Observers(args)
-    compilation = lowered(args, observers.all)
+    compilation = lowered(args, observers.all, whole=True)
     observers.finish()
     if args.output:
         save(compilation.module, args.output, opset=args.opset)

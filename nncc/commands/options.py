@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from nncc.commands.failure import is_terminal
 from nncc.diagnostics import Location, NnccError
 
 if TYPE_CHECKING:
-    from nncc.driver import Compilation
+    from nncc.compilation import Compilation
     from nncc.passes.observers import Progress, TimePasses
     from nncc.passes.pipeline import Observer
 
@@ -40,6 +41,10 @@ def add_compilation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-host", action="store_true", help="refuse what the target leaves to the host"
     )
+    group.add_argument(
+        "--size", action="append", metavar="N=4",
+        help="a number in the place of a named size; may be given several times",
+    )  # fmt: skip
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +113,27 @@ def refuse_for_compiled(args: argparse.Namespace) -> None:
             )
 
 
-def lowered(args: argparse.Namespace, observers: list[Observer]) -> Compilation:
-    """The model after its pipeline, as the options of `add_compilation` say."""
+def lowered(
+    args: argparse.Namespace, observers: list[Observer], *, whole: bool = False
+) -> Compilation:
+    """The model after its pipeline, as the options of `add_compilation` say; see `driver.lower`."""
     from nncc.driver import lower
 
     return lower(
         args.model, args.target, pipeline=args.pipeline, calib=args.calib,
-        precision=args.precision, host=not args.no_host, observers=observers,
+        precision=args.precision, host=not args.no_host, sizes=sizes(args.size or ()),
+        observers=observers, whole=whole,
     )  # fmt: skip
+
+
+def sizes(texts: Sequence[str]) -> dict[str, int]:
+    """The numbers that `--size` gives. Raises NnccError for what is not `name=number`."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value.isdecimal() or int(value) < 1:
+            raise NnccError(f"--size {text} is not understood", help="it is written --size N=4")
+        if name in found:
+            raise NnccError(f"--size {name} is given twice")
+        found[name] = int(value)
+    return found

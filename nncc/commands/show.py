@@ -26,6 +26,7 @@ LEVELS = {
     "loops": "imperative loops over buffers",
     "llvm": "LLVM IR",
     "asm": "assembly",
+    "listing": "instructions with their addresses, for simulated targets",
     "memory": "where every tensor lives, and how long",
 }
 

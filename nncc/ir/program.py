@@ -75,6 +75,7 @@ class Program:
         weights: (offset, function that gives the packed array) of every constant.
         extents: those of tensors that some sizes make less than 1: such sizes are refused.
         layouts: of the inputs and outputs that `main` takes in another form than row-major.
+        macs: multiply-accumulates that the model asks for, by node, where that is known.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Program:
     weights: tuple[tuple[int, Callable[[], np.ndarray]], ...]
     extents: tuple[Size, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    macs: Mapping[str, int] = field(default_factory=dict)
 
     def weights_block(self) -> np.ndarray:
         """The bytes of all weights: uint8[weights_bytes]."""

@@ -25,8 +25,15 @@ from nncc.ops.table import TABLE
 
 def macs(module: Module) -> dict[str, Size]:
     """The multiply-accumulates of each node of the main graph that has any, by the node's name."""
-    found = _graph_macs(module, module.graph, GraphBuilder(module.symbols, module.nests))
+    found: dict[str, Size] = {}
+    for node, count in zip(module.graph.nodes, node_macs(module), strict=True):
+        found[node.name] = found.get(node.name, 0) + count
     return {name: count for name, count in found.items() if count != 0}
+
+
+def node_macs(module: Module) -> list[Size]:
+    """The multiply-accumulates of the nodes of the main graph, in order."""
+    return _graph_macs(module, module.graph, GraphBuilder(module.symbols, module.nests))
 
 
 def total_macs(module: Module, sizes: Mapping[str, int]) -> int:
@@ -58,14 +65,14 @@ def _multiplies(statement: Statement) -> bool:
     return has_product and len({load.tensor for load in loads(value)}) > 1
 
 
-def _graph_macs(module: Module, graph: Graph, builder: GraphBuilder) -> dict[str, Size]:
-    counts: dict[str, Size] = {}
+def _graph_macs(module: Module, graph: Graph, builder: GraphBuilder) -> list[Size]:
+    counts: list[Size] = []
     for name in graph.inputs:
         if name not in builder.types:
             builder.input(name, graph.types[name])
     for node in graph.nodes:
         types = tuple(graph.types[o] for o in node.outputs if o)
-        counts[node.name] = counts.get(node.name, 0) + _node_macs(module, graph, node, builder)
+        counts.append(_node_macs(module, graph, node, builder))
         builder.add(node, types)
     return counts
 
@@ -78,7 +85,10 @@ def _node_macs(module: Module, graph: Graph, node: Node, builder: GraphBuilder) 
         region = node.regions[0]
         for formal, actual in zip(region.inputs, node.inputs, strict=True):
             inner.input(formal, region.types[formal], builder.value(actual) if actual else None)
-        return sum(_graph_macs(module, region, inner).values(), start=0)
+        total: Size = 0
+        for count in _graph_macs(module, region, inner):
+            total = total + count
+        return total
     declared = TABLE.get(node.op)
     if declared is None or declared.nest is None or "contraction" not in declared.traits:
         return 0

@@ -77,6 +77,9 @@ op(
     "Run", "x* -> y*", domain="nncc",
     doc="What a Loops function of the module computes: inputs in the order of its `in` buffers, "
     "outputs in the order of its `out` buffers, each in the layout of the value.",
-    attrs={"callee": AttrDecl("string", required=True, doc="name of the function")},
+    attrs={
+        "callee": AttrDecl("string", required=True, doc="name of the function"),
+        "macs": AttrDecl("int", 0, doc="multiply-accumulates that the model asks for"),
+    },
     infer=_infer_run, no_nest="it calls a function",
 )  # fmt: skip

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
     from nncc.passes.legalize import Legalize as Legalize
     from nncc.passes.lower import Lower as Lower
     from nncc.passes.offset import Offset as Offset
+    from nncc.passes.perform import Perform as Perform
     from nncc.passes.plan import Plan as Plan
     from nncc.passes.quantize import Quantize as Quantize
+    from nncc.passes.rows import Rows as Rows
+    from nncc.passes.specialize import Specialize as Specialize
     from nncc.passes.tensorize import Tensorize as Tensorize
     from nncc.passes.tile import Tile as Tile
     from nncc.passes.vectorize import Vectorize as Vectorize
 
 # In the order in which a full pipeline runs them. The class of `fold` is `Fold` in fold.py.
 NAMES = (
-    "fold", "cse", "dce", "quantize", "legalize", "offset", "fuse", "layout", "lower",
-    "tensorize", "tile", "vectorize", "emit", "plan",
+    "fold", "cse", "dce", "specialize", "quantize", "legalize", "offset", "fuse", "layout", "rows",
+    "lower", "tensorize", "tile", "vectorize", "emit", "perform", "plan",
 )  # fmt: skip
 
 _registered: dict[str, type[Pass]] = {}

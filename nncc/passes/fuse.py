@@ -14,6 +14,7 @@ from nncc.ir.expr import Load, loads
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.index import elements, variables
 from nncc.ir.nests import ASSIGN, Nest, Statement, sizes_of
+from nncc.ir.types import DType, i8, u8
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
 from nncc.passes.group_nest import as_region, has_nest, node_nests
@@ -34,7 +35,8 @@ class Fuse(Pass):
     A group has one op that folds (a contraction, a pooling, a reduction) or none, pointwise ops
     that read its result element by element, and pointwise ops before a reduction by rows. A
     value that is used outside the group, or by several ops that do not meet again, ends it: no
-    value is computed twice. Views that keep the row-major order stay outside: they cost nothing.
+    value is computed twice. On a machine whose operations work on memory, a value that its
+    memory holds ends a group. Views that keep the row-major order stay outside: they cost nothing.
 
     Args:
         enable: with False every op is a group of its own.
@@ -47,7 +49,8 @@ class Fuse(Pass):
         graph = module.graph
         if not any(has_nest(module, n) for n in graph.nodes):
             return module
-        grouper = _Grouper(module)
+        stored = frozenset({i8, u8}) if target.array is not None else frozenset[DType]()
+        grouper = _Grouper(module, target.device, stored)
         groups = grouper.groups(self.enable)
         nodes: list[Node] = []
         last = {max(members): members for members in groups}
@@ -140,8 +143,8 @@ def _part(nest: Nest) -> _Part:
 
 
 class _Grouper:
-    def __init__(self, module: Module) -> None:
-        self.module = module
+    def __init__(self, module: Module, device: str, stored: frozenset[DType]) -> None:
+        self.module, self.device, self.stored = module, device, stored
         self.graph = module.graph
         self.parts: dict[int, _Part] = {}
         self.position = {id(n): k for k, n in enumerate(self.graph.nodes)}
@@ -174,6 +177,8 @@ class _Grouper:
         """The nodes by which a group grows: all that use its result, if they fit."""
         value = self.result(members)
         if value is None or value in self.pinned or len(members) >= LARGEST_GROUP:
+            return []
+        if self.graph.types[value].dtype in self.stored:
             return []
         users = self.users.get(value, ())
         if not users or any(u in taken or u not in self.parts for u in users):
@@ -238,4 +243,4 @@ class _Grouper:
         types |= {o: self.graph.types[o] for n in nodes for o in n.outputs if o}
         region = Graph(outputs[0], inputs, outputs, nodes, types)
         location = nodes[0].location
-        return Node("Group", inputs, outputs, {"device": "cpu"}, (region,), location)
+        return Node("Group", inputs, outputs, {"device": self.device}, (region,), location)

@@ -10,15 +10,13 @@ from typing import ClassVar, Literal
 from nncc.diagnostics import Diagnostic, Location, UnsupportedError
 from nncc.ir.graph import Graph, Module, Node
 from nncc.ir.types import TensorType
-from nncc.machines.machine import Machine
+from nncc.machines.machine import HOST, Machine
 from nncc.ops.builder import GraphBuilder
-from nncc.ops.table import TABLE, Site
+from nncc.ops.table import TABLE, Site, shape_value
 from nncc.passes.base import Pass
 from nncc.passes.dce import remove_dead
 
 log = logging.getLogger(__name__)
-
-HOST = "cpu"  # the back end of the machine that calls the others
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Decision:
     node: str
     action: Literal["keep", "decompose", "host", "refuse"]
     reason: str = ""
+    op: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,7 @@ class Legalize(Pass):
     )
 
     def run(self, module: Module, target: Machine) -> Module:
-        legalizer = _Legalizer(module, target, self.host)
-        for node in module.graph.nodes:
-            legalizer.place(node)
+        legalizer = _legalized(module, target, self.host)
         decisions = tuple(legalizer.decisions)
         for d in decisions:
             log.debug("%s: %s %s", d.node, d.action, d.reason)
@@ -71,10 +68,35 @@ class Legalize(Pass):
         return legalizer.result()
 
 
+def _legalized(module: Module, target: Machine, host: bool) -> _Legalizer:
+    """Every node placed. Operations on memory are tried: what they refuse is placed anew."""
+    refused: dict[str, str] = {}
+    while True:
+        legalizer = _Legalizer(module, target, host, refused)
+        for node in module.graph.nodes:
+            legalizer.place(node)
+        if target.array is None or legalizer.refused:
+            return legalizer
+        found = trial(legalizer.result(), target)
+        if not found.keys() - refused.keys():
+            return legalizer
+        refused |= found
+
+
+def trial(module: Module, target: Machine) -> Mapping[str, str]:
+    """What the operations of a machine with an array refuse, and why."""
+    from nncc.passes.systolic.trial import refused
+
+    return refused(module, target)
+
+
 class _Legalizer:
-    def __init__(self, module: Module, target: Machine, host: bool) -> None:
+    def __init__(
+        self, module: Module, target: Machine, host: bool, known: Mapping[str, str]
+    ) -> None:
         self.module, self.target = module, target
-        self.host = host and target.backend != HOST
+        self.known = known  # values that the target has refused, with the reason
+        self.host = host and not target.is_host
         self.builder = GraphBuilder(module.symbols, module.nests)
         self.builder.reserve(*module.graph.types)
         for name in module.graph.inputs:
@@ -91,17 +113,17 @@ class _Legalizer:
             return
         if declared is not None and declared.decompose is not None:
             site = replace(self.builder.site(node), outputs=self._types(node))
-            self.decisions.append(Decision(node.name, "decompose", reason))
+            self.decisions.append(Decision(node.name, "decompose", reason, node.op))
             for inner in _named(declared.decompose(site), node, self.builder):
                 self.place(inner)
             return
-        if self.host and declared is not None and declared.nest is not None:
-            self.decisions.append(Decision(node.name, "host", reason))
-            self.builder.add(_on_host(node, self.builder))
+        if self.host and (declared is None or declared.nest is not None):
+            self.decisions.append(Decision(node.name, "host", reason, node.op))
+            self.builder.add(_on_host(node, self.builder, self._types(node)))
             return
-        if self.host is False and self.target.backend != HOST:
+        if self.host is False and not self.target.is_host:
             reason += "; the host may not be used"
-        self.decisions.append(Decision(node.name, "refuse", reason))
+        self.decisions.append(Decision(node.name, "refuse", reason, node.op))
         dtypes = dict.fromkeys(str(self.builder.type(i).dtype) for i in node.inputs if i)
         self.refused.append(Diagnostic(f"{node.op} ({', '.join(dtypes)}): {reason}", _at(node)))
         self.builder.types.update(zip(node.outputs, self._types(node), strict=False))
@@ -113,7 +135,7 @@ class _Legalizer:
         return remove_dead(replace(self.module, graph=built, symbols=self.builder.symbols))
 
     def _keep(self, node: Node) -> None:
-        self.decisions.append(Decision(node.name, "keep"))
+        self.decisions.append(Decision(node.name, "keep", op=node.op))
         self.builder.add(node, self._types(node) if node.op in self.module.definitions else None)
 
     def _types(self, node: Node) -> tuple[TensorType, ...]:
@@ -121,16 +143,22 @@ class _Legalizer:
         known = self.module.graph.types
         if all(o in known for o in node.outputs if o):
             return tuple(known[o] for o in node.outputs if o)
-        return tuple(TABLE[node.op].infer(self.builder.site(node)))
+        inferred = TABLE[node.op].infer(self.builder.site(node))
+        return tuple(t for o, t in zip(node.outputs, inferred, strict=False) if o)
 
     def _obstacle(self, node: Node) -> str:
         """Why the target does not compute the node; empty if it does."""
         declared = TABLE.get(node.op)
-        if declared is None or node.regions or "callee" in node.attrs:
-            return ""  # a definition, a group or a call: loop nests that exist already
-        if declared.nest is None:
+        if node.regions or "callee" in node.attrs:
+            return ""  # a group or a call: loop nests that exist already
+        if declared is not None and declared.nest is None:
             return declared.no_nest or "the op is no loop nest"
-        return _not_computed(self.target.supports, node, self.builder.site(node), self._types(node))
+        if reason := next((self.known[o] for o in node.outputs if o in self.known), ""):
+            return reason
+        site, types = self.builder.site(node), self._types(node)
+        if shape_value(site, types) is not None:
+            return ""  # known at compile time, up to named sizes
+        return _not_computed(self.target.supports, node, site, types)
 
 
 def _not_computed(
@@ -174,13 +202,11 @@ def _named(body: Graph, node: Node, builder: GraphBuilder) -> list[Node]:
     ]
 
 
-def _on_host(node: Node, builder: GraphBuilder) -> Node:
+def _on_host(node: Node, builder: GraphBuilder, results: tuple[TensorType, ...]) -> Node:
     """The node alone in a group of the host."""
     given = tuple(dict.fromkeys(i for i in node.inputs if i))
-    types = {i: builder.type(i) for i in given}
-    inferred = TABLE[node.op].infer(builder.site(node))
-    types.update((o, t) for o, t in zip(node.outputs, inferred, strict=False) if o)
     outputs = tuple(o for o in node.outputs if o)
+    types = {i: builder.type(i) for i in given} | dict(zip(outputs, results, strict=False))
     body = Graph(node.name, given, outputs, (node,), types)
     return Node("Group", given, outputs, {"device": HOST}, (body,), node.location)
 

@@ -139,7 +139,9 @@ class Progress(Observer):
         self._steps, self._done, self._started = steps, 0, time.monotonic()
 
     def before(self, step: Pass, module: Module) -> None:
-        self.say(f"[{self._done + 1}/{len(self._steps)}] {step.name}")
+        # of a model in several segments some passes run for each
+        total = max(len(self._steps), self._done + 1)
+        self.say(f"[{self._done + 1}/{total}] {step.name}")
 
     def after(self, step: Pass, module: Module) -> None:
         self._done += 1

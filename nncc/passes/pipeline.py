@@ -16,20 +16,28 @@ from typing import Literal
 from nncc.diagnostics import NnccError
 from nncc.ir.graph import Module
 from nncc.ir.program import MAIN
-from nncc.machines.machine import Machine
+from nncc.machines.machine import HOST, Machine
 from nncc.passes.base import Pass
 from nncc.passes.text import spell_pass
 
 Level = Literal["graph", "nests", "loops"]
 
-# By what one sees that a module has a pass behind it, the last pass first.
-_MARKS: dict[str, Callable[[Module], bool]] = {
-    "plan": lambda m: MAIN in m.functions,
-    "emit": lambda m: bool(m.functions),
-    "lower": lambda m: bool(m.nests),
-    "layout": lambda m: bool(m.graph.layouts),
-    "fuse": lambda m: any(n.op == "Group" for n in m.graph.nodes),  # what fuse makes
+# By what one sees that a module for a device has a pass behind it, the last pass first.
+_MARKS: dict[str, Callable[[Module, str], bool]] = {
+    "plan": lambda m, _: MAIN in m.functions,
+    "perform": lambda m, _: bool(m.functions),
+    "emit": lambda m, _: bool(m.functions),
+    "lower": lambda m, _: bool(m.nests),
+    "rows": lambda m, _: bool(m.graph.layouts),
+    "layout": lambda m, _: bool(m.graph.layouts),
+    "fuse": lambda m, device: has_groups(m, device),
+    "legalize": lambda m, device: device != HOST and has_groups(m, HOST),
 }
+
+
+def has_groups(module: Module, device: str) -> bool:
+    """Whether nodes of a module stand in groups for a device."""
+    return any(n.op == "Group" and n.attrs.get("device") == device for n in module.graph.nodes)
 
 
 class Observer:
@@ -68,6 +76,13 @@ def run(
     """
     for observer in observers:
         observer.begin(module, steps)
+    return go_on(module, target, steps, observers)
+
+
+def go_on(
+    module: Module, target: Machine, steps: Sequence[Pass], observers: Sequence[Observer] = ()
+) -> Module:
+    """As `run`, for a part of a pipeline that the observers have seen the beginning of."""
     for step in steps:
         module = _run_step(step, module, target, observers)
     return module
@@ -101,10 +116,10 @@ def level(module: Module) -> Level:
     return "nests" if module.nests else "graph"
 
 
-def remaining(steps: Sequence[Pass], module: Module) -> tuple[Pass, ...]:
-    """The steps that a module still needs, by the level that it has reached."""
+def remaining(steps: Sequence[Pass], module: Module, device: str = HOST) -> tuple[Pass, ...]:
+    """The steps that a module still needs for a device, by the level that it has reached."""
     names = [s.name for s in steps]
     for name, is_past in _MARKS.items():
-        if is_past(module) and name in names:
+        if is_past(module, device) and name in names:
             return tuple(steps[names.index(name) + 1 :])
     return tuple(steps)

@@ -29,12 +29,13 @@ from nncc.ir.program import (
     Program,
     Signature,
 )  # fmt: skip
-from nncc.ir.types import DType, TensorType, u8
+from nncc.ir.types import DType, u8
 from nncc.machines.machine import Machine
 from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
 from nncc.passes.placement import Interval, aligned, place
 
+CALLS = ("Call", "Run")  # the ops that name a function
 COPY = "nncc.copy"
 FILL = "nncc.fill"
 
@@ -71,6 +72,13 @@ def program(module: Module, name: str = "model") -> Program:
     if MAIN not in module.functions:
         raise PassError("the module has no main function", help="run the pass 'plan' first")
     planner = Planner(module)
+    planned = planner.functions()
+    if changed := sorted(name for name, f in planned.items() if module.functions.get(name) != f):
+        raise PassError(
+            f"function '{changed[0]}' is not what 'plan' makes of the graph",
+            help="run 'plan' again",
+        )
+    ends = (*module.graph.inputs, *module.graph.outputs)
     signature = Signature(
         tuple((n, module.type_of(n)) for n in module.graph.inputs),
         tuple((n, module.type_of(n)) for n in module.graph.outputs),
@@ -79,7 +87,19 @@ def program(module: Module, name: str = "model") -> Program:
     return Program(
         name, signature, module.functions, planner.memory, planner.packed_weights(),
         _doubtful_extents(module),
+        {n: module.graph.layouts[n] for n in ends if n in module.graph.layouts},
+        _macs(module),
     )  # fmt: skip
+
+
+def _macs(module: Module) -> dict[str, int]:
+    """Multiply-accumulates by node, as far as nodes state them."""
+    found: dict[str, int] = {}
+    for node in module.graph.nodes:
+        count = node.attrs.get("macs", 0)
+        if node.op == "Run" and isinstance(count, int) and count:
+            found[node.name] = found.get(node.name, 0) + count
+    return found
 
 
 def _doubtful_extents(module: Module) -> tuple[Size, ...]:
@@ -119,7 +139,7 @@ class Planner:
         graph = self.module.graph
         self.calls = []
         for node in graph.nodes:
-            if node.op == "Call":
+            if node.op in CALLS:
                 self.calls.append(node)
             elif _is_alias(node):
                 self.home[node.outputs[0]] = self.home_of(node.inputs[0])
@@ -244,14 +264,18 @@ class Planner:
         for s, v in graph.updates:
             source = self.view(_staged(s) if s in staged else v)
             body.append(self.copy(self.view(s), source, self.bytes_of(s)))
-        inputs = [_argument(n, self.module.type_of(n), "in") for n in graph.inputs]
-        outputs = [
-            _argument(_output(graph, n), self.module.type_of(n), "out") for n in graph.outputs
-        ]
+        inputs = [self.argument(n, n, "in") for n in graph.inputs]
+        outputs = [self.argument(_output(graph, n), n, "out") for n in graph.outputs]
         blocks = [_block(WEIGHTS, self.memory.weights_bytes, "in"),
                   _block(STATE, self.memory.state_bytes, "out"),
                   _block(ARENA, self.memory.arena_bytes, "out")]  # fmt: skip
         return Function(MAIN, (*inputs, *outputs, *blocks), self.module.sizes, tuple(body))
+
+    def argument(self, name: str, value: str, access: str) -> Buffer:
+        """The argument of `main` for an input or output."""
+        layout, t = self.module.graph.layouts.get(value), self.module.type_of(value)
+        shape = t.shape if layout is None else layout.extents
+        return Buffer(name, t.dtype, shape, access, alignment=max(t.dtype.bits // 8, 1))  # type: ignore[arg-type]
 
     def call(self, k: int, node: Node) -> Call:
         function = self.callee(node)
@@ -259,8 +283,25 @@ class Planner:
         results = iter(name for name, _ in self.results(k, node))
         order = {"in": inputs, "out": results, "local": results}
         named = {b.name: next(order[b.access]) for b in _by_role(function)}
+        for b in function.buffers:
+            self.check_argument(node, b, named[b.name])
         arguments = tuple(self.view(named[b.name]) for b in function.buffers)
         return Call(str(node.attrs["callee"]), arguments, _sizes(function), node.name)
+
+    def check_argument(self, node: Node, buffer: Buffer, value: str) -> None:
+        """The callee takes as many elements as the value has. Raises PassError."""
+        if value not in self.module.graph.types and value not in self.module.symbols:
+            return  # private to the call
+        layout, t = self.module.graph.layouts.get(value), self.module.type_of(value)
+        wanted, given = product(buffer.shape), product(layout.extents if layout else t.shape)
+        # what an operation on memory reads as signed bytes may be unsigned ones, less 128
+        same = buffer.dtype is t.dtype or (node.op == "Run" and buffer.dtype.bits == t.dtype.bits)
+        if not same or wanted != given:
+            raise PassError(
+                f"function '{node.attrs['callee']}' takes {buffer.dtype} of {wanted} elements as "
+                f"'{buffer.name}'; its argument '{value}' is {t.dtype} of {given}",
+                node.location,
+            )
 
     def view(self, name: str) -> View:
         """The memory of a value or symbol."""
@@ -338,10 +379,6 @@ def _is_alias(node: Node) -> bool:
 def _output(graph: Graph, name: str) -> str:
     """The argument of an output; an input that is passed through needs a second name."""
     return f"{name}.out" if name in graph.inputs else name
-
-
-def _argument(name: str, t: TensorType, access: str) -> Buffer:
-    return Buffer(name, t.dtype, t.shape, access, alignment=max(t.dtype.bits // 8, 1))  # type: ignore[arg-type]
 
 
 def _block(name: str, size: Size, access: str) -> Buffer:

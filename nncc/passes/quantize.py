@@ -88,6 +88,8 @@ class Quantize(Pass):
         if not 50 < self.percentile <= 100:
             raise PassError(f"percentile={self.percentile} is not in 50..100")
         _refuse_unknown(module, self.floats)
+        if self.calib is None and not any(_is_float(n, module) for n in module.graph.nodes):
+            return module  # an integer program already: there is nothing to calibrate
         _refuse_bad_weights(module)
         data = batches(module, self.calib)
         found, expected = ranges(module, data, self.calibrator, self.percentile)

@@ -4,6 +4,9 @@
     weights.bin      all constants, packed, each at a multiple of 64 bytes
     …                code and texts, as the back end wants
 
+A model in segments has an artifact for each in a folder inside of it; the outer manifest has the
+sha256 of the inner ones, so that all hashes hang together.
+
 A folder is written under another name beside its place and then renamed: it is there completely
 or not at all. A folder that holds anything else stays as it is. `open_artifact` checks format,
 version and hashes; nothing is executed before.
@@ -16,9 +19,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ import numpy as np
 from nncc.diagnostics import Location, TargetError
 from nncc.ir.program import Signature
 from nncc.ir.types import DTYPES, TensorType
+from nncc.machines.machine import HOST, Machine
 from nncc.runtime.sizes import from_json, to_json
 
 FORMAT = 1
@@ -62,10 +67,7 @@ class Artifact:
     def signature(self) -> Signature:
         """Names, types and sizes of the model. Raises TargetError if the manifest is wrong."""
         try:
-            data = self.manifest["signature"]
-            return Signature(
-                _tensors(data["inputs"]), _tensors(data["outputs"]), tuple(data["sizes"])
-            )
+            return signature_from(self.manifest["signature"])
         except (KeyError, TypeError, ValueError) as error:
             raise TargetError(f"the manifest's signature is wrong: {error}") from error
 
@@ -76,6 +78,7 @@ def write_artifact(
     files: Mapping[str, Content],
     *,
     version: str,
+    parts: Mapping[str, Callable[[Path], None]] = MappingProxyType({}),
 ) -> None:
     """Writes a new artifact; an artifact that was in its place is replaced, if it is nothing else.
 
@@ -83,6 +86,7 @@ def write_artifact(
         manifest: what it shall say; format, version and hashes are added.
         files: contents by name.
         version: of nncc.
+        parts: by name, what writes an artifact into a folder inside of this one.
 
     Raises TargetError if there is something else in its place, or if it cannot be written.
     """
@@ -94,7 +98,7 @@ def write_artifact(
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            _fill(beside / "new", manifest, files, version)
+            _fill(beside / "new", manifest, files, version, parts)
             _replace(folder, beside)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -127,16 +131,21 @@ def _occupied(folder: Path) -> str:
     found = {p.name for p in folder.iterdir()}
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        own = {MANIFEST, *manifest["files"]} if "nncc" in manifest else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        own = set()
+        parts = [*manifest.get("parts", ())]
+        own = {MANIFEST, *manifest["files"], *parts} if "nncc" in manifest else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        own, parts = set(), []
     if foreign := sorted(found - own):
         return f"there is something here that is no artifact of nncc, '{foreign[0]}'"
-    return ""
+    return next(filter(None, (_occupied(folder / p) for p in parts)), "")
 
 
 def _fill(
-    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Content], version: str
+    folder: Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, Content],
+    version: str,
+    parts: Mapping[str, Callable[[Path], None]],
 ) -> None:
     folder.mkdir()
     hashes: dict[str, str] = {}
@@ -145,6 +154,11 @@ def _fill(
         (folder / name).write_bytes(data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     full = {"format": FORMAT, "nncc": version, **manifest, "files": hashes}
+    if parts:
+        full["parts"] = {}
+        for name, write in parts.items():
+            write(folder / name)
+            full["parts"][name] = _sha256(folder / name / MANIFEST)
     (folder / MANIFEST).write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
 
 
@@ -181,13 +195,24 @@ def open_artifact(folder: str | Path, *, version: str) -> Artifact:
         if Path(name).name != name:
             raise TargetError(f"the manifest names a file outside of the artifact: {name}", where)
         _check_file(folder / name, expected)
+    parts = manifest.get("parts", {})
+    if not isinstance(parts, dict):
+        raise TargetError("the manifest's parts are wrong", where)
+    for name, expected in parts.items():
+        if Path(name).name != name:
+            raise TargetError(f"the manifest names a part outside of the artifact: {name}", where)
+        _check_file(folder / name / MANIFEST, expected)
     return Artifact(folder, manifest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_file(path: Path, expected: str) -> None:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _sha256(path)
     except OSError as error:
         raise TargetError("a file of the artifact is missing", Location(str(path))) from error
     if found != expected:
@@ -196,6 +221,40 @@ def _check_file(path: Path, expected: str) -> None:
             Location(str(path)),
             help="compile the model again",
         )
+
+
+def back_end_of(folder: str | Path) -> str:
+    """The back end that wrote an artifact; that of the CPU does not say so, nor does what is none.
+
+    Nothing is checked: that is for the one that loads it.
+    """
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return HOST
+    found = manifest.get("backend", HOST) if isinstance(manifest, dict) else HOST
+    return found if isinstance(found, str) else HOST
+
+
+def machine_file(machine: Machine) -> dict[str, str]:
+    """The file of a machine for an artifact, as name and text. Raises TargetError without one."""
+    suffix, text = machine.file
+    if not suffix:
+        raise TargetError(
+            f"machine '{machine.name}' was made in Python: it has no file to save",
+            help="write it as a machine file, and load that",
+        )
+    return {f"machine{suffix}": text}
+
+
+def machine_of(opened: Artifact) -> Machine:
+    """The machine whose file is in an artifact. Raises TargetError if there is none."""
+    from nncc.machines import load
+
+    for name in opened.manifest["files"]:
+        if name.startswith("machine."):
+            return load(opened.folder / name)
+    raise TargetError("the artifact has no machine file", Location(str(opened.folder)))
 
 
 def signature_json(signature: Signature) -> dict[str, Any]:
@@ -212,6 +271,11 @@ def signature_json(signature: Signature) -> dict[str, Any]:
         "outputs": tensors(signature.outputs),
         "sizes": list(signature.sizes),
     }
+
+
+def signature_from(data: Any) -> Signature:
+    """The signature that `signature_json` wrote. Raises KeyError, TypeError or ValueError."""
+    return Signature(_tensors(data["inputs"]), _tensors(data["outputs"]), tuple(data["sizes"]))
 
 
 def _tensors(data: Any) -> tuple[tuple[str, TensorType], ...]:

@@ -53,6 +53,7 @@ def test_run_node_and_model() -> None:
 
 def test_errors() -> None:
     assert backend.supports_device("CPU") and not backend.supports_device("CUDA")
+    assert backend.supports_device("CPU:0") and backend.supports_device("TTA")
     with pytest.raises(nncc.NnccError, match="no device 'CUDA'"):
         backend.prepare(model(["N", 3]), "CUDA")
     with pytest.raises(nncc.NnccError, match="takes 1 inputs: x"):

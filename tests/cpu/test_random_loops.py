@@ -24,7 +24,7 @@ from nncc.ir.expr import (
 from nncc.ir.index import Size, substitute, var
 from nncc.ir.interpreter.loops import interpret
 from nncc.ir.loops import Alloc, Assign, Buffer, Declare, For, Function, If, Let, Stmt, Store
-from nncc.ir.types import DTYPES, DType, boolean, f32
+from nncc.ir.types import DTYPES, DType, boolean, f32, i8
 from tests.cpu.native import machine, run_both
 
 EXTENT = 24  # of every buffer; random subscripts are wrapped into it
@@ -297,3 +297,14 @@ def test_bool_is_a_dtype_of_its_own() -> None:
     np.testing.assert_array_equal(given_arrays[1], x < 0)
     np.testing.assert_array_equal(given_arrays[2], np.where(x < 0, -1, x))
     np.testing.assert_array_equal(given_arrays[2], expected[2])
+
+
+@pytest.mark.parametrize("variant", ["avx512", "avx2", "baseline"])
+def test_a_load_before_the_buffer_in_a_loop_of_one_iteration(variant: str) -> None:
+    """The loop's variable is a literal then, which says on which side it is outside."""
+    value = Load("x", (var("i"),), i8, Const(1, i8))
+    body = (For("i", -1, 0, (For("j", 0, 1, (Store("y", (0,), value),)),)),)
+    buffers = (Buffer("x", i8, (24,)), Buffer("y", i8, (24,), "out"))
+    f = Function("f", buffers, (), body)
+    expected, found = run_both(f, machine(variant), [np.zeros(24, np.int8)] * 2, [])
+    assert expected[1][0] == found[1][0] == 1

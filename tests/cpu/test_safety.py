@@ -8,6 +8,7 @@ import pytest
 import nncc
 from nncc.diagnostics import NnccError
 from nncc.frontend.dsl import read_nn
+from tests.levels.harness import machines
 
 GATHER = """nncc 1
 size N
@@ -92,3 +93,24 @@ def test_hand_written_nests_write_all_of_their_outputs() -> None:
     read_nn(nest % 4)
     with pytest.raises(NnccError, match="not all of it is surely written"):
         read_nn(nest % 3)
+
+
+NARROWED = """nncc 1
+size N
+graph main(a: i8[N,6,3,2], b: u8[N,6,3,2]) -> (y: i8[N,6,3,2]) {
+  y = IntAdd(a, b) {za=-128, zb=0, ma=7246, mb=23868, s=1, z=66, lo=48, hi=127, to=i8}
+}"""
+
+
+@pytest.mark.parametrize("machine", machines())
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_the_last_elements_of_a_vector_are_stored_alone(machine: str, n: int) -> None:
+    """Not with bytes behind the output, as a masked store of one narrowed lane did."""
+    net = nncc.compile(read_nn(NARROWED), machine)
+    rng = np.random.default_rng(n)
+    a = rng.integers(-128, 128, (n, 6, 3, 2)).astype(np.int8)
+    b = rng.integers(0, 256, (n, 6, 3, 2)).astype(np.uint8)
+    room = np.full(a.size + 128, 77, np.int8)
+    net.run_into({"a": a, "b": b}, {"y": room[64:-64].reshape(a.shape)})
+    assert (room[:64] == 77).all() and (room[-64:] == 77).all()
+    np.testing.assert_array_equal(room[64:-64].reshape(a.shape), net.run({"a": a, "b": b})["y"])

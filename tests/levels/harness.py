@@ -56,7 +56,7 @@ def pipeline(machine: Machine, options: str = "preset", quantize: bool = False) 
     """The machine's pipeline, with the options of one of `OPTIONS`."""
     steps = []
     for step in machine.pipeline.split(", "):
-        if step == "legalize" and quantize:
+        if step == "legalize" and quantize and "quantize" not in machine.pipeline:
             steps.append("quantize")
         given = OPTIONS[options].get(step)
         steps.append(f"{step}{{{given}}}" if given else step)
@@ -84,6 +84,10 @@ def compare(
 
 def verify(compilation: Compilation) -> None:
     """Every level is well-formed, and every schedule keeps its nest's dependences."""
+    if compilation.segments:
+        for segment in compilation.segments:
+            verify(segment)
+        return
     verify_graph(compilation.before("fuse"))
     for nest in compilation.before("emit").nests.values():
         verify_nest(nest)

@@ -22,6 +22,7 @@ from nncc.backends.cpu.entry import STATUS, emit_entry, exported_names
 from nncc.backends.cpu.header import header, identifier
 from nncc.backends.cpu.jit import Library
 from nncc.diagnostics import TargetError
+from nncc.ir.layout import is_row_major
 from nncc.ir.program import ALIGNMENT, Program, largest_size
 from nncc.machines.machine import Machine
 from nncc.runtime import artifact
@@ -48,9 +49,9 @@ def llvm_text(program: Program, machine: Machine) -> str:
 
 def _written(program: Program, machine: Machine) -> tuple[str, dict[int, str]]:
     """The LLVM IR and what its run may fail with, by status."""
-    if program.layouts:
-        name = next(iter(program.layouts))
-        raise TargetError(f"'{name}' is passed to or from callers: it can have no layout")
+    for name, t in program.signature.inputs + program.signature.outputs:
+        if not is_row_major(program.layouts.get(name), t.shape):
+            raise TargetError(f"'{name}' is passed to or from callers: it can only be row-major")
     failures = Failures()
     functions = emit_llvm(program.functions, machine, failures=failures)
     entry = emit_entry(program, failures.functions)

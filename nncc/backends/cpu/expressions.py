@@ -139,6 +139,13 @@ class Expressions:
         if s.count is None or self._covers(s.count, lanes):
             self.w.line(f"store {memory} {x}, ptr {pointer}, align {dtype.bits // 8}")
             return
+        if s.count == 1:
+            # LLVM 22 makes a wrong store of a narrowed vector with just one lane in a constant
+            # mask: it writes the element before it was narrowed.
+            element = _memory_type(dtype, 1)
+            lane = self.w.define(f"extractelement {memory} {x}, i32 0")
+            self.w.line(f"store {element} {lane}, ptr {pointer}, align {dtype.bits // 8}")
+            return
         mask = self._first_lanes(s.count, dtype, lanes)
         target = f"ptr align {dtype.bits // 8} {pointer}"
         self._masked("void", "store", memory, f"{memory} {x}, {target}, {mask}")
@@ -192,6 +199,7 @@ class Expressions:
         """Whether every index is within its extent; "" if that is certain."""
         tests: list[str] = []
         for index, extent in rows:
+            index, extent = self.sizes.resolve(index), self.sizes.resolve(extent)
             low, high = bounds(index, self.ranges)
             if not nonnegative(low):
                 tests.append(self.w.define(f"icmp sge i64 {self.sizes.value(index)}, 0"))
