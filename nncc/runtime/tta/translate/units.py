@@ -9,7 +9,6 @@ when every load of the cycle has read it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 
 from nncc.backends.cpu.text import Writer, symbol
 from nncc.machines.machine import ADDRESS
@@ -303,11 +302,6 @@ def may_lock(accesses: tuple[Trigger, ...]) -> bool:
         return False
     sizes = [t.operation.memory.bits // 8 for t in accesses if t.operation.memory is not None]
     return len(sizes) > 1 or pieces_of(sizes[0], space.banks * space.bank_bytes) > 1
-
-
-def overlap_pairs(stores: list[int]) -> list[tuple[int, int]]:
-    """The pairs of stores that must not meet, in the order in which they are looked at."""
-    return sorted(combinations(stores, 2), key=lambda pair: (pair[1], pair[0]))
 
 
 def start_name(t: Trigger) -> str:
