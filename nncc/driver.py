@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union
 
@@ -193,30 +194,36 @@ def steps_for(
         steps = remaining(steps, module, machine.device)
     if calib is not None:
         data = calib if isinstance(calib, Mapping) else load_arrays(calib, module.graph.inputs)
-        steps = tuple(replace(s, calib=data) if s.name == "quantize" else s for s in steps)  # type: ignore[call-arg]
+        steps = tuple(replace(s, calib=data) if s.name in _BY_DATA else s for s in steps)  # type: ignore[call-arg]
     if not host:
         steps = tuple(_without_host(s) for s in steps)
     return steps
 
 
 def _with_quantize(steps: tuple[Pass, ...]) -> tuple[Pass, ...]:
-    """Quantization comes where the graph is clean and not yet legalized for the target."""
+    """Quantization comes where the graph is clean and not yet legalized for the target; what a
+    model brings of it is taken over before anything is folded."""
     names = [s.name for s in steps]
     if "legalize" not in names:
         raise PassError("the target's pipeline has no place for quantize: it has no legalize")
     position = names.index("legalize")
-    return (*steps[:position], find("quantize")(), *steps[position:])
+    steps = (*steps[:position], find("quantize")(), *steps[position:])
+    return steps if "integerize" in names else (find("integerize")(), *steps)
+
+
+# The passes that take calibration data, and whose reports are notes of a compilation.
+_BY_DATA = ("integerize", "quantize")
 
 
 def _reporting(steps: Sequence[Pass], notes: dict[str, str]) -> tuple[Pass, ...]:
-    """The steps, with the report of `quantize` put into the notes unless it goes elsewhere."""
+    """The steps, with the reports of quantization put into the notes unless they go elsewhere."""
 
-    def note(report: object) -> None:
-        notes["quantize"] = str(report)
+    def note(name: str, report: object) -> None:
+        notes[name] = str(report)
 
     return tuple(
-        replace(s, on_report=note)  # type: ignore[call-arg]
-        if s.name == "quantize" and getattr(s, "on_report", note) is None
+        replace(s, on_report=partial(note, s.name))  # type: ignore[call-arg]
+        if s.name in _BY_DATA and getattr(s, "on_report", note) is None
         else s
         for s in steps
     )

@@ -271,7 +271,7 @@ def load_segments(folder: str | Path, *, threads: int = 1) -> Executable:
             states[name] = State(t, data.reshape(manifest["first"][name]))
         updates = tuple((str(s), str(v)) for s, v in manifest["updates"])
         report = dict(manifest["report"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         where = Location(str(folder))
         raise TargetError(f"the manifest is wrong: {error!r}", where) from error
     return Chain(opened.signature(), parts, Wiring(states, updates), report)

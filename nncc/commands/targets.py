@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME|FILE")
     parser.add_argument("--pipeline", action="store_true", help="print its preset pipeline only")
+    parser.add_argument("--file", action="store_true", help="print its file, to start another from")
     add_json(parser)
 
 
@@ -29,11 +30,14 @@ def run(args: argparse.Namespace) -> int:
         machine = load(args.name)
         if args.pipeline:
             print(machine.pipeline)
+        elif args.file:
+            print(machine.file[1], end="")
         else:
             print(json.dumps(record(machine), indent=1) if args.json else describe(machine))
         return 0
-    if args.pipeline:
-        raise NnccError("--pipeline is that of one target", help="name a target before it")
+    if args.pipeline or args.file:
+        option = "--pipeline" if args.pipeline else "--file"
+        raise NnccError(f"{option} is that of one target", help="name a target before it")
     rows = []
     for name in list_machines():
         try:

@@ -2,7 +2,9 @@
 
     verify_layout(layout, TensorType(f32, (N, 50)), "layout of 'x'")     # raises VerifyError
 
-Each physical dimension is a digit of one axis, `d1`, `d1 // 16`, `d1 % 16` or `d1 // 4 % 8`, or 0.
+Each physical dimension is a digit of one axis, `d1`, `d1 // 16`, `d1 % 16` or `d1 // 4 % 8`, or 0,
+or a number of several digits, `24*(d2 % 4) + 3*(d3 % 8) + d1`: each one times a literal that what
+the ones behind it come to never reaches.
 
     range        a digit `d // unit % base` is less than `base` and than ceil(extent of d / unit)
     one-to-one   the digits of an axis, smallest unit first, leave nothing out: the first has
@@ -20,7 +22,7 @@ from typing import NoReturn
 
 from nncc.diagnostics import VerifyError
 from nncc.ir.bounds import nonnegative
-from nncc.ir.index import Index, Size, Term, divisors
+from nncc.ir.index import Index, Size, Term, divisors, floordiv, polynomial
 from nncc.ir.nests import Layout
 from nncc.ir.types import TensorType
 
@@ -42,21 +44,19 @@ def verify_layout(layout: Layout, type: TensorType, what: str) -> None:
     for dim, extent in zip(layout.dims, layout.extents, strict=True):
         if not all(nonnegative(d - 1) for d in divisors(extent)):
             fail(f"{extent} divides by what may be less than 1")
-        digit = _digit(dim, axes)
-        if digit is None:
+        room = extent  # for the digits from here on
+        number = _number(dim, axes)
+        if number is None:
             fail(
                 f"it cannot be proved that '{dim}' keeps elements apart",
                 "use digits of one axis: d0, d0 // 16, d0 % 16",
             )
-        axis, unit, base = digit
-        if not axis:
-            enough = nonnegative(extent - 1)
-        else:
-            reach = nonnegative(extent * unit - axes[axis])  # extent >= ceil(axis / unit)
-            enough = reach or (base is not None and nonnegative(extent - base))
-            digits[axis].append((unit, base))
-        if not enough:
-            fail(f"'{dim}' is not surely in 0..{extent}")
+        for (axis, unit, base), weight in number:
+            if not _below((axis, unit, base), axes, floordiv(room, weight)):
+                fail(f"'{dim}' is not surely in 0..{extent}")
+            if axis:
+                digits[axis].append((unit, base))
+            room = weight
     for axis, extent in axes.items():
         if not _complete(digits[axis], extent):
             fail(f"elements that differ in {axis} only would share a place")
@@ -68,6 +68,28 @@ def _fills(fill: int | float | None, type: TensorType) -> bool:
         return True
     low, high = (0, 1) if type.dtype.kind == "bool" else type.dtype.limits
     return math.isfinite(fill) and fill == int(fill) and low <= fill <= high
+
+
+def _number(dim: Size, axes: dict[str, Size]) -> list[tuple[Digit, int]] | None:
+    """The digits of a dimension with their factors, the largest factor first."""
+    terms = [(dim, 1)]
+    if isinstance(dim, Index) and len(dim.terms) > 1:
+        terms = [(polynomial({monomial: 1}), weight) for monomial, weight in dim.terms]
+    found = [(_digit(part, axes), weight) for part, weight in terms]
+    digits = [(digit, weight) for digit, weight in found if digit is not None and weight > 0]
+    if len(digits) < len(found):
+        return None
+    # of those with one factor all but the first have to be 0
+    return sorted(digits, key=lambda d: (-d[1], _below(d[0], axes, 1)))
+
+
+def _below(digit: Digit, axes: dict[str, Size], extent: Size) -> bool:
+    """Whether a digit is surely less than `extent`."""
+    axis, unit, base = digit
+    if not axis:
+        return nonnegative(extent - 1)
+    reach = nonnegative(extent * unit - axes[axis])  # extent >= ceil(axis / unit)
+    return reach or (base is not None and nonnegative(extent - base))
 
 
 def _digit(dim: Size, axes: dict[str, Size]) -> Digit | None:

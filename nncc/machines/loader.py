@@ -24,7 +24,7 @@ from nncc.ir.types import DTYPES
 from nncc.machines import description, host
 from nncc.machines.fields import Field, Where, read
 from nncc.machines.machine import Machine, Operation, Storage
-from nncc.machines.systolic.tables import systolic_array, with_sizes
+from nncc.machines.systolic.tables import systolic_array, with_counts, with_sizes
 from nncc.machines.tta import tables
 from nncc.machines.tta.model import Architecture
 
@@ -141,6 +141,7 @@ def _machine(
     if values["array"]:
         array = systolic_array(values["array"], where)
         values["storage"] = with_sizes(values["storage"], array, values["frequency_hz"], where)
+        values["spatial"] = with_counts(values["spatial"], array, where)
         values |= {"vector_bytes": array.rows, "vector_registers": 1}
     for name in ("vector_bytes", "vector_registers"):
         if not values[name]:

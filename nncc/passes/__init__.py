@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nncc.passes.emit import Emit as Emit
     from nncc.passes.fold import Fold as Fold
     from nncc.passes.fuse import Fuse as Fuse
+    from nncc.passes.hoist import Hoist as Hoist
+    from nncc.passes.integerize import Integerize as Integerize
     from nncc.passes.layout import Layout as Layout
     from nncc.passes.legalize import Legalize as Legalize
     from nncc.passes.lower import Lower as Lower
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 # In the order in which a full pipeline runs them. The class of `fold` is `Fold` in fold.py.
 NAMES = (
-    "fold", "cse", "dce", "specialize", "quantize", "legalize", "offset", "fuse", "layout", "rows",
-    "lower", "tensorize", "tile", "vectorize", "emit", "perform", "plan",
+    "integerize", "fold", "cse", "dce", "specialize", "quantize", "legalize", "offset", "fuse",
+    "layout", "rows", "lower", "tensorize", "tile", "vectorize", "emit", "hoist", "perform", "plan",
 )  # fmt: skip
 
 _registered: dict[str, type[Pass]] = {}

@@ -106,7 +106,7 @@ class _Chooser:
                 wanted[p.name] = layout[0]
                 wanted |= self.beside(nest, p.name, layout[1], constants, step)
         if product is not None:
-            wanted |= self.operands(nest, product, constants)
+            wanted |= self.operands(nest, product, constants, kept)
         self.emit(node, values, wanted, constants)
 
     def current(self, value: str) -> TensorLayout | None:
@@ -186,7 +186,11 @@ class _Chooser:
         return wanted
 
     def operands(
-        self, nest: Nest, product: Contraction, constants: frozenset[str]
+        self,
+        nest: Nest,
+        product: Contraction,
+        constants: frozenset[str],
+        kept: Mapping[str, TensorLayout | None],
     ) -> dict[str, TensorLayout | None]:
         """Layouts of the two operands of a contraction that the machine has an operation for."""
         wanted: dict[str, TensorLayout | None] = {}
@@ -195,7 +199,7 @@ class _Chooser:
         for load in product.operands:
             layout = None
             if load not in product.weights and product.group:
-                layout = self.grouped_activation(nest, load, *product.group)
+                layout = self.grouped_activation(nest, load, *product.group, kept[load.tensor])
             elif load in product.weights and load.tensor in constants:
                 layout = self.weights(nest, product, load)
             if layout is not None:
@@ -203,13 +207,19 @@ class _Chooser:
         return wanted
 
     def grouped_activation(
-        self, nest: Nest, load: Load, channel: str, group: int
+        self, nest: Nest, load: Load, channel: str, group: int, kept: TensorLayout | None
     ) -> TensorLayout | None:
-        """A layout in which `group` neighbours of the channel stand together, if it needs one."""
+        """A layout in which `group` neighbours of the channel stand together, if it needs one.
+
+        Args:
+            kept: the layout that the tensor has; it stays if it will do.
+        """
         shape = nest.param(load.tensor).type.shape
         axis = next(k for k, i in enumerate(load.indices) if channel in variables(i))
         if axis == len(shape) - 1:
             return None
+        if kept == by_channel(shape, axis, self.lanes):
+            return kept
         extent = shape[axis]
         few = isinstance(extent, int) and extent < self.lanes
         return by_channel(shape, axis, group if few else self.lanes)

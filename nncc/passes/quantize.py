@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 from nncc.diagnostics import PassError, nearest
 from nncc.ir.graph import Module, Node
 from nncc.machines.machine import Machine
-from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
-from nncc.passes.dce import remove_dead
 from nncc.passes.quantization import rules
 from nncc.passes.quantization.calibration import batches, ranges, run_graph
+from nncc.passes.quantization.conversion import CONVERSIONS, converted, is_float, signal_to_noise
 from nncc.passes.quantization.integers import IntegerGraph, NoIntegerForm
 from nncc.passes.quantization.scales import check_finite
 
@@ -70,7 +69,7 @@ class Quantize(Pass):
         percentile: percent of the values that the range must hold.
         floats: names of nodes that stay in floats.
         calib: calibration arrays by input name, axis 0 = samples; None: random inputs, with a
-            warning.
+            warning; a model that comes quantized is then left as it is.
         on_report: is given the Report.
     """
 
@@ -88,19 +87,24 @@ class Quantize(Pass):
         if not 50 < self.percentile <= 100:
             raise PassError(f"percentile={self.percentile} is not in 50..100")
         _refuse_unknown(module, self.floats)
-        if self.calib is None and not any(_is_float(n, module) for n in module.graph.nodes):
+        if self.calib is None and not any(is_float(n, module) for n in module.graph.nodes):
             return module  # an integer program already: there is nothing to calibrate
+        if self.calib is None and any(n.op in CONVERSIONS for n in module.graph.nodes):
+            return module  # it came quantized: what it has in floats is meant to be in floats
         _refuse_bad_weights(module)
         data = batches(module, self.calib)
         found, expected = ranges(module, data, self.calibrator, self.percentile)
-        result, report = _convert(module, IntegerGraph(module, found, frozenset(self.floats)))
+        graph = IntegerGraph(module, found, frozenset(self.floats))
+        result, integer, floats = converted(
+            module, graph, lambda n: _try(n, graph) if is_float(n, module) else None
+        )
         given = [run_graph(result, batch) for batch in data]
         sqnr = {
-            o: _sqnr([e[o] for e in expected], [g[o] for g in given])
+            o: signal_to_noise([e[o] for e in expected], [g[o] for g in given])
             for o in module.graph.outputs
             if o in expected[0] and expected[0][o].dtype.kind == "f"
         }
-        report = replace(report, sqnr=sqnr, synthetic=self.calib is None)
+        report = Report(integer, floats, sqnr, self.calib is None)
         log.info("%s", report)
         if self.on_report is not None:
             self.on_report(report)
@@ -123,39 +127,6 @@ def _refuse_bad_weights(module: Module) -> None:
             check_finite(name, symbol.data.array)
 
 
-def _convert(module: Module, graph: IntegerGraph) -> tuple[Module, Report]:
-    integer: list[str] = []
-    floats: list[tuple[str, str]] = []
-    for node in module.graph.nodes:
-        if id(node) in graph.done:
-            integer.append(node.name)
-            continue
-        graph.at(node)
-        if _is_float(node, module):
-            reason = _try(node, graph)
-            if not reason:
-                integer.append(node.name)
-                continue
-            floats.append((node.name, reason))
-        for name in node.inputs:
-            graph.floats(name)
-        types = tuple(module.graph.types[o] for o in node.outputs if o)
-        graph.builder.add(node, types if node.op in module.definitions else None)
-    for name in (*module.graph.outputs, *(v for _, v in module.graph.updates)):
-        graph.floats(name)
-    built = graph.builder.graph(module.graph.name, module.graph.outputs)
-    built = replace(built, updates=module.graph.updates)
-    result = remove_dead(replace(module, graph=built, symbols=graph.builder.symbols))
-    return result, Report(tuple(integer), tuple(floats), {}, False)
-
-
-def _is_float(node: Node, module: Module) -> bool:
-    """Whether the node reads or gives floats; if only their shape is read, it does not."""
-    declared = TABLE.get(node.op)
-    reads = () if declared is not None and "of_shape" in declared.traits else node.inputs
-    return any(module.type_of(v).dtype.is_float for v in (*reads, *node.outputs) if v)
-
-
 def _try(node: Node, graph: IntegerGraph) -> str:
     """Does the node in integers; the reason if that is not possible."""
     if node.name in graph.excluded:
@@ -168,12 +139,3 @@ def _try(node: Node, graph: IntegerGraph) -> str:
     except NoIntegerForm as e:
         return str(e)
     return ""
-
-
-def _sqnr(expected: list[np.ndarray], given: list[np.ndarray]) -> float:
-    signal = sum(float(np.square(e, dtype=np.float64).sum()) for e in expected)
-    noise = sum(
-        float(np.square(e.astype(np.float64) - g).sum())
-        for e, g in zip(expected, given, strict=True)
-    )
-    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))

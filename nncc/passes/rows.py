@@ -8,45 +8,41 @@ from typing import ClassVar
 
 from nncc.ir.graph import Module, Node
 from nncc.ir.index import Size, product, substitute, var, weighted_sum
-from nncc.ir.layout import blocked
 from nncc.ir.nests import Layout
-from nncc.ir.types import TensorType
 from nncc.machines.machine import Machine
 from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
+from nncc.passes.systolic.row_layouts import row_layouts
 
 
 @dataclass(frozen=True)
 class Rows(Pass):
-    """Store channels (axis 1) in blocks of as many as the array has rows.
+    """Store channels in blocks of as many as the array has rows, or several pixels in a row.
 
     y = Group(x, w)  →  y @ (d0, d1//256, d2, d3, d1%256 : 8,1,56,56,256) = Group(x, w)
 
-    A row of the unified buffer is then one pixel's block of channels. A view that keeps the
+    A row of the unified buffer is then one pixel's block of channels; of tensors with few channels
+    it is a block of pixels where that is faster (`systolic/row_layouts`). A view that keeps the
     row-major order (Flatten, Reshape, …) costs nothing: its output is the same rows, in a layout
     that says which element is where. Machines without an array are left alone.
+
+    Args:
+        pixels: whether a row may hold several pixels.
     """
 
     name: ClassVar[str] = "rows"
+    pixels: bool = True
 
     def run(self, module: Module, target: Machine) -> Module:
         if target.array is None:
             return module
-        graph, lanes = module.graph, target.array.rows
-        layouts: dict[str, Layout] = {}
-        for name in graph.inputs:
-            layouts |= _layout(name, graph.types[name], lanes)
+        graph = module.graph
+        layouts = row_layouts(module, target, pixels=self.pixels)
         for node in graph.nodes:
-            if is_view(node):
-                source = node.inputs[0]
-                if source not in layouts:
-                    continue
+            if is_view(node) and (source := node.inputs[0]) in layouts:
                 layouts[node.outputs[0]] = viewed(
                     layouts[source], graph.types[source].shape, graph.types[node.outputs[0]].shape
                 )
-                continue
-            for name in filter(None, node.outputs):
-                layouts |= _layout(name, graph.types[name], lanes)
         return replace(module, graph=replace(graph, layouts=layouts))
 
 
@@ -54,11 +50,6 @@ def is_view(node: Node) -> bool:
     """Whether the node's output is its first input in the same row-major order."""
     declared = TABLE.get(node.op)
     return declared is not None and "alias" in declared.traits
-
-
-def _layout(name: str, t: TensorType, lanes: int) -> dict[str, Layout]:
-    """Rows for what has channels; nothing for other tensors."""
-    return {name: blocked(t.shape, 1, lanes)} if t.rank > 1 else {}
 
 
 def viewed(layout: Layout, source: tuple[Size, ...], shape: tuple[Size, ...]) -> Layout:

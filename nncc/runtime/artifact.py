@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -237,24 +237,37 @@ def back_end_of(folder: str | Path) -> str:
 
 
 def machine_file(machine: Machine) -> dict[str, str]:
-    """The file of a machine for an artifact, as name and text. Raises TargetError without one."""
+    """The file of a machine for an artifact, as name and text.
+
+    Raises TargetError without one, or if the machine was changed since it was read.
+    """
     suffix, text = machine.file
-    if not suffix:
-        raise TargetError(
-            f"machine '{machine.name}' was made in Python: it has no file to save",
-            help="write it as a machine file, and load that",
-        )
-    return {f"machine{suffix}": text}
+    reason = "was made in Python: it has no file to save"
+    if suffix:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / f"machine{suffix}").write_text(text, encoding="utf-8")
+            found = _machine_in(Path(folder) / f"machine{suffix}", machine.name)
+        if replace(found, doc=machine.doc) == machine:
+            return {f"machine{suffix}": text}
+        reason = "is not what is in its file: it was changed in Python"
+    raise TargetError(
+        f"machine '{machine.name}' {reason}", help="write it as a machine file, and load that"
+    )
 
 
 def machine_of(opened: Artifact) -> Machine:
     """The machine whose file is in an artifact. Raises TargetError if there is none."""
-    from nncc.machines import load
-
     for name in opened.manifest["files"]:
         if name.startswith("machine."):
-            return load(opened.folder / name)
+            return _machine_in(opened.folder / name, str(opened.manifest.get("target")))
     raise TargetError("the artifact has no machine file", Location(str(opened.folder)))
+
+
+def _machine_in(path: Path, name: str) -> Machine:
+    """The machine in a file, under a name: some formats have none, and call it like the file."""
+    from nncc.machines import load
+
+    return replace(load(path), name=name)
 
 
 def signature_json(signature: Signature) -> dict[str, Any]:

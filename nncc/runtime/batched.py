@@ -10,7 +10,7 @@ these give is dropped. That is right where every sample's outputs follow from th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,10 +61,11 @@ class Batched(Executable):
     def _execute(self, call: Call, inputs: list[Array], outputs: list[Array]) -> None:
         names = [n for n, _ in self.inner.signature.inputs]
         step = self.fixed.sizes.get(self.fixed.split, 1)
+        samples = call.sizes.get(self.fixed.split, 1)
         runs = []
         with self._lock:
             self.inner.trace = self.trace
-            for start in range(0, call.sizes.get(self.fixed.split, 1), step):
+            for start in range(0, samples, step):
                 pieces = [
                     _piece(x, self._axis(t), start, step)
                     for x, (_, t) in zip(inputs, self.signature.inputs, strict=True)
@@ -74,7 +75,8 @@ class Batched(Executable):
                     _place(out, made[name], self._axis(t), start)
                 if self.inner.statistics is not None:
                     runs.append(self.inner.statistics)
-            self.statistics = total(runs) if runs else None
+            fillers = -samples % step
+            self.statistics = replace(total(runs), fillers=fillers) if runs else None
 
     def _axis(self, t: TensorType) -> int | None:
         """The axis along which a tensor has the samples."""

@@ -193,7 +193,7 @@ def test_doctor(nncc: Run, small_model: Path, tmp_path: Path) -> None:
 
 def test_tables(nncc: Run) -> None:
     status, out, _ = nncc("passes")
-    assert status == 0 and out.splitlines()[0].startswith("fold")
+    assert status == 0 and out.splitlines()[1].startswith("fold")
     status, out, _ = nncc("passes", "tensorize")
     assert "columns: an integer (default 0)" in out
     status, out, _ = nncc("ops")

@@ -169,6 +169,8 @@ def test_samples_are_run_in_pieces(toy: Machine) -> None:
         assert net.statistics.cycles == 100 * 2 * calls  # two segments of one layer
         assert [layer.cycles for layer in net.statistics.layers] == [100 * calls] * 2
         assert net.statistics.memories["buffer"].read_bytes == 8 * 2 * calls
+        assert net.statistics.calls == 2 * calls
+        assert net.statistics.fillers == 2 * {None: 0, 3: 2, 7: 0, 10: 3}[size]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from math import prod
 
 import numpy as np
 import pytest
@@ -37,10 +38,10 @@ SMALL = resized(load("tpu"), rows=8, columns=4, unified_bytes=8 * 256)
 
 
 class Counting(Naive):
-    """Counts the bytes of the operands that it handles, row by row."""
+    """Counts the bytes of the operands that it handles, row by row, and points of operations."""
 
     def __init__(self, program, machine, inputs):
-        self.read, self.written = Counter(), Counter()
+        self.read, self.written, self.points = Counter(), Counter(), Counter()
         super().__init__(program, machine, inputs)
 
     def step(self, i):
@@ -62,6 +63,10 @@ class Counting(Naive):
             self.written["host"] += i.rows * i.lanes
         super().step(i)
 
+    def apply(self, name, sizes, **operands):
+        self.points[name] += prod(sizes[n] for n in self.machine.operations[name].semantics.sizes)
+        return super().apply(name, sizes, **operands)
+
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 40))
@@ -76,6 +81,12 @@ def test_bytes_are_those_of_the_operands(seed):
         energy = use.read_bytes * memory.read_pj_per_byte
         energy += use.written_bytes * memory.write_pj_per_byte
         assert use.energy_pj == pytest.approx(energy)
+    assert {name: use.count for name, use in s.operations.items()} == naive.points
+    for name, use in s.operations.items():
+        assert use.energy_pj == pytest.approx(use.count * machine.operations[name].energy)
+    assert sum(s.units_pj.values()) == pytest.approx(
+        sum(use.energy_pj for use in s.operations.values())
+    )
 
 
 def test_a_product_by_hand():
@@ -95,6 +106,10 @@ def test_a_product_by_hand():
     matmul, requantize = SMALL.operations["matmul"], SMALL.operations["requantize"]
     energy = folds * rows * 32 * matmul.energy + 2 * rows * 4 * requantize.energy
     assert sum(layer.compute_pj for layer in s.layers) == pytest.approx(energy)
+    counts = {name: use.count for name, use in s.operations.items()}
+    assert counts == {"matmul": folds * rows * 32, "requantize": 2 * rows * 4}
+    assert s.units_pj["matrix"] == pytest.approx(folds * rows * 32 * matmul.energy)
+    assert s.units_pj["activation"] == pytest.approx(2 * rows * 4 * requantize.energy)
     assert s.units["matrix"] == folds * rows
     assert "product" in str(s)
     assert json.dumps(s.as_json())

@@ -139,7 +139,13 @@ FAULTS = {
     "row 1 is read and written by the same instruction": [
         set_to(Register.WINDOW_WIDTH, 2), PoolMax(0, 1)
     ],
-    "a window of 0 x 1 has no elements": [set_to(Register.WINDOW_HEIGHT, 0), PoolMax(0, 50)],
+    "a window of 0 x 1 has not between 1 and 128 elements": [
+        set_to(Register.WINDOW_HEIGHT, 0), PoolMax(0, 50)
+    ],
+    # otherwise it would take for ever
+    "a window of 16777215 x 1 has not between 1 and 128 elements": [
+        set_to(Register.WINDOW_1, 0), set_to(Register.WINDOW_HEIGHT, (1 << 24) - 1), PoolMax(0, 50)
+    ],
     # values
     "a shift of 63 is not in 1..62": [
         *LOADED, Sync(Unit.ACTIVATION, Unit.MATRIX), Requantize(0, 100, 16, lanes=3),

@@ -69,6 +69,17 @@ def test_targets_lists_and_prints(capsys):
         ('name = "host"\n', 'name = "host"\nbytes = 3\n', "storage[0].bytes follows from"),
         (SPATIAL, f'[[storage]]\nname = "l1"\nabove = "host"\n\n{SPATIAL}',
          "storage[5].name: 'l1' is none of its"),
+        (SPATIAL, f"{SPATIAL}\ncount = 256", "spatial[0].count follows from the array"),
+        (SPATIAL, SPATIAL.replace("rows", "row"),
+         "spatial[0].name: 'row' is none of its\n  help: the fan-out of an array is rows and columns"),  # noqa: E501
+        ('name = "weight_fifo"\n', 'name = "weight_fifo"\n\n[[storage]]\nmanaged = true\n',
+         "storage[3].name: 'None' is none of its"),
+        ("weight_bytes_per_second = 34_000_000_000", "weight_bytes_per_second = 0",
+         "array.weight_bytes_per_second is 0; it must be an integer of at least 1"),
+        ("queue_depth = 16", "queue_depth = 1.5", "array.queue_depth is 1.5; it must be"),
+        ("host_latency = 700", "host_latency = -1", "array.host_latency is -1; it must be"),
+        ('name = "host"\n', '', "storage has no host"),
+        ('frequency_hz = 7.0e8', 'frequency_hz = 0', "frequency_hz is 0; it must be a number"),
         (SPATIAL, f'[[operation]]\nname = "odd"\nsemantics = "{ODD}"\n'
          f'places = {{ z = "host" }}\n\n{SPATIAL}',
          "operation[0].places: there is no operand 'z'"),

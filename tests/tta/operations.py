@@ -1,9 +1,9 @@
 """Operations over virtual registers, run one after the other by what their records mean."""
 
 from nncc.backends.tta.code import COPY, LITERAL, Branch, Item, Loop, Op, Register
-from nncc.backends.tta.lower import BARRIER, _Lowering
+from nncc.backends.tta.lower import BARRIER, Lowering
 from nncc.backends.tta.memory import Memory
-from nncc.backends.tta.scalars import Wide
+from nncc.backends.tta.scope import Wide
 from nncc.isa.tta.verify import architecture_of
 from nncc.runtime.tta.interpreter import Meaning
 
@@ -18,12 +18,12 @@ class Operations:
     def expression(self, e, names):
         """A function of numbers by name that computes a scalar expression."""
         memory = Memory(self.machine, architecture_of(self.machine))
-        lowering = _Lowering({}, None, self.machine, memory, {})
+        lowering = Lowering({}, None, self.machine, memory, {})
         for name, dtype in names.items():
             parts = [Register("scalar"), Register("scalar")]
-            lowering.values[name] = Wide(*parts) if dtype.bits == 64 else parts[0]
-        given = dict(lowering.values)
-        found = lowering.scalar(e)
+            lowering.scope.values[name] = Wide(*parts) if dtype.bits == 64 else parts[0]
+        given = dict(lowering.scope.values)
+        found = lowering.scalars.scalar(e)
 
         def run(values):
             registers = {}
@@ -31,7 +31,7 @@ class Operations:
                 parts = [place.low, place.high] if isinstance(place, Wide) else [place]
                 for k, part in enumerate(parts):
                     registers[part] = values[name] >> (32 * k) & MASK
-            self.run(lowering.items, registers)
+            self.run(lowering.words.items, registers)
             parts = [found.low, found.high] if isinstance(found, Wide) else [found]
             bits = sum(self.value(p, registers) << (32 * k) for k, p in enumerate(parts))
             width = 32 * len(parts)

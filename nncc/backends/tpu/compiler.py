@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from nncc.backends.tpu.order import Stream, Use
-from nncc.backends.tpu.places import Places, literal
+from nncc.backends.tpu.order import Stream, Unwritten
+from nncc.backends.tpu.places import Full, Places, calls, literal
+from nncc.backends.tpu.residence import Residence
 from nncc.backends.tpu.select import Selector
+from nncc.backends.tpu.transfers import Transfers
 from nncc.backends.tpu.walk import steps
 from nncc.diagnostics import TargetError
 from nncc.ir.nests import Layout
@@ -25,10 +27,8 @@ from nncc.ir.packing import pack, unpack
 from nncc.ir.program import Program, Signature
 from nncc.isa.tpu import decode, disassemble, encode, listing, verify
 from nncc.isa.tpu import program as isa
-from nncc.isa.tpu.instructions import ReadHostMemory, WriteHostMemory
-from nncc.isa.tpu.program import Origin
 from nncc.machines.machine import Machine
-from nncc.machines.systolic.model import UNIFIED_BUFFER
+from nncc.machines.systolic.model import SystolicArray
 from nncc.machines.systolic.sizes import array_of
 from nncc.runtime import artifact
 from nncc.runtime.artifact import signature_json
@@ -44,33 +44,55 @@ CODE_FILE = "program.tpu"
 
 
 def instructions(program: Program, machine: Machine) -> isa.Program:
-    """The instructions of a program. Raises TargetError if it does not fit the machine."""
+    """The instructions of a program. Raises TargetError if it does not fit the machine.
+
+    Where the unified buffer is too small for the memory plan, tensors wait on the host.
+    """
     array = array_of(machine)
     places = Places(program, array)
-    stream = Stream(array)
-    buffers = {b.name: b for b in places.buffers()}
-    inputs = [t for t in places.host.values() if t.role == "in"]
-    outputs = [t for t in places.host.values() if t.role == "out"]
-    for t in inputs:
-        use = Use(UNIFIED_BUFFER, slice(t.row, t.row + t.rows), True)
-        read = ReadHostMemory(buffers[t.name].address, t.row, t.rows, t.lanes)
-        stream.add(read, Origin("", t.name), [use])
-    selector = Selector(places, stream)
-    for step in steps(program, places):
-        selector.add(step)
-        places.check()
-    selector.finish()
-    for t in outputs:
-        use = Use(UNIFIED_BUFFER, slice(t.row, t.row + t.rows), False)
-        write = WriteHostMemory(buffers[t.name].address, t.row, t.rows, t.lanes)
-        stream.add(write, Origin("", t.name), [use])
-    places.check()
-    code, origins = stream.finished()
-    result = isa.Program(
-        code, origins, tuple(places.data), tuple(buffers.values()), dict(program.macs)
-    )
+    try:
+        result = _selected(program, places, places.planned())
+    except Full:
+        constants = _constant_rows(program, array)
+        places = Places(program, array, max(array.unified_rows - constants, 0))
+        result = _selected(program, places, places.moved())
     verify(result, machine)
     return result
+
+
+def _selected(program: Program, places: Places, plan: Residence) -> isa.Program:
+    """The instructions, with tensors where a plan puts them. Raises Full."""
+    places.check()
+    transfers = Transfers(places, (m for moves in plan.moves for m in moves))
+    stream = Stream(places.array, len(transfers.buffers))
+    selector = Selector(places, stream, transfers.written)
+    is_planned = not places.scratch
+    for number, call in enumerate(calls(program)):
+        places.at = plan.rows[number]
+        for m in plan.moves[number]:
+            transfers.move(stream, m, "" if is_planned else call.source)
+        for name in places.calls[number].writes:
+            transfers.begin(name, places.at[name])
+        for step in steps(program, number, call, places):
+            selector.add(step)
+            places.check()
+        selector.finish()
+    for m in plan.moves[-1]:
+        transfers.move(stream, m, "")
+    code, origins = stream.finished()
+    buffers = tuple(transfers.buffers.values())
+    return isa.Program(code, origins, tuple(places.data), buffers, dict(program.macs))
+
+
+def _constant_rows(program: Program, array: SystolicArray) -> int:
+    """Rows that constants take, found by going through the program without writing it."""
+    places = Places(program, array)
+    selector = Selector(places, Unwritten(array, 0))
+    places.at = dict.fromkeys(places.sizes(), 0)
+    for number, call in enumerate(calls(program)):
+        for step in steps(program, number, call, places):
+            selector.add(step)
+    return places.rows - places.first
 
 
 @dataclass(frozen=True)
@@ -204,7 +226,7 @@ def load_artifact(folder: str | Path, *, version: str, threads: int = 1) -> Exec
     try:
         report = dict(opened.manifest["report"])
         layouts = {str(n): _layout_from(d) for n, d in opened.manifest["layouts"].items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TargetError(f"the manifest is wrong: {error!r}") from error
     code = decode(opened.read(CODE_FILE), machine)
     return _executable(code, machine, opened.signature(), _Ends(layouts), report)

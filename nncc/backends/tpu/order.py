@@ -32,7 +32,7 @@ INDEX = {u: k for k, u in enumerate(UNITS)}
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Rows of a memory that an instruction reads or writes."""
+    """Rows of a memory that an instruction reads or writes; of the host: numbers of buffers."""
 
     memory: str
     rows: Rows
@@ -40,9 +40,9 @@ class Use:
 
 
 class Stream:
-    """The program so far."""
+    """The program so far; `buffers`: how many the host has."""
 
-    def __init__(self, array: SystolicArray) -> None:
+    def __init__(self, array: SystolicArray, buffers: int) -> None:
         self.array = array
         self.instructions: list[Instruction] = []
         self.origins: list[Origin] = []
@@ -50,7 +50,8 @@ class Stream:
         self.tile: int | None = None
         self.unit: Unit | None = None  # of the last instruction that has one
         self.switches: list[tuple[int, int]] = []  # position of a first use, tile
-        count = {UNIFIED_BUFFER: array.unified_rows, ACCUMULATORS: array.accumulator_rows, HOST: 1}
+        count = {UNIFIED_BUFFER: array.unified_rows, ACCUMULATORS: array.accumulator_rows,
+                 HOST: max(buffers, 1)}  # fmt: skip
         self.read = {m: np.zeros((len(UNITS), n), np.int64) for m, n in count.items()}
         self.written = {m: np.zeros((len(UNITS), n), np.int64) for m, n in count.items()}
         self.number = [0] * len(UNITS)
@@ -139,3 +140,17 @@ class Stream:
             instructions.append(i)
             origins.append(origin)
         return (*instructions, Halt()), (*origins, NO_ORIGIN)
+
+
+class Unwritten(Stream):
+    """A program of which only what it needs is asked."""
+
+    def add(
+        self,
+        instruction: Instruction,
+        origin: Origin,
+        uses: Iterable[Use] = (),
+        registers: dict[Register, int] | None = None,
+        tile: int | None = None,
+    ) -> None:
+        """Nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nncc.backends.tpu.order import Stream, Use
+from nncc.backends.tpu.order import Rows, Stream, Use
 from nncc.backends.tpu.places import Places
 from nncc.backends.tpu.walk import Operand, Step
 from nncc.diagnostics import TargetError
@@ -24,14 +24,18 @@ from nncc.isa.tpu.instructions import (
     WindowSum,
 )
 from nncc.isa.tpu.program import Origin
+from nncc.machines.systolic.boxes import Dims, fits, simple
 from nncc.machines.systolic.model import ACCUMULATORS, UNIFIED_BUFFER
 
 R = Register
-Dims = list[tuple[int, tuple[int, ...]]]  # (count, stride of each operand), outermost first
-LONGEST = 0xFFFF
 
 
 Emit = Callable[["Box"], None]
+Written = Callable[[Rows, int, int], None]
+
+
+def _forget(rows: Rows, lane: int, lanes: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,15 @@ class _Pending:
         if self.count == 1:
             step = tuple(b - a for a, b in zip(self.bases, bases, strict=True))
         expected = tuple(a + self.count * d for a, d in zip(self.bases, step, strict=True))
-        grown = _simple([(self.count + 1, step), *self.dims])
-        if bases != expected or not _fits(grown, self.dense):
+        grown = simple([(self.count + 1, step), *self.dims])
+        if bases != expected or not fits(grown, self.dense):
             return False
         self.count, self.step = self.count + 1, step
         return True
 
     def box(self) -> Box:
         none = (0,) * len(self.bases)
-        dims = _simple([(self.count, self.step or none), *self.dims])
+        dims = simple([(self.count, self.step or none), *self.dims])
         if len(dims) == 1 and self.dense and dims[0][1][-1] != 1:
             dims.append((1, none))
         (height, outer), (width, inner) = ([(1, none)] * 2 + dims)[-2:]
@@ -94,10 +98,13 @@ class Selector:
 
     Boxes that follow each other at equal distances become one instruction where it can express
     them. Raises TargetError for an operation that the array does not have.
+
+    Args:
+        written: is told which lanes of which rows of the unified buffer are written.
     """
 
-    def __init__(self, places: Places, program: Stream) -> None:
-        self.places, self.program = places, program
+    def __init__(self, places: Places, program: Stream, written: Written = _forget) -> None:
+        self.places, self.program, self.written = places, program, written
         self.pending: _Pending | None = None
 
     def add(self, step: Step) -> None:
@@ -122,7 +129,7 @@ class Selector:
             key: equal for instructions that differ in the bases of their operands alone.
             dense: the rows of the last operand must follow one another within a line of the box.
         """
-        dims = _simple([(s.extents[n], tuple(o.strides.get(n, 0) for o in operands))
+        dims = simple([(s.extents[n], tuple(o.strides.get(n, 0) for o in operands))
                         for n in ("a", "b")])  # fmt: skip
         bases = tuple(self.rows(o) for o in operands)
         key = (s.operation, s.node, *key)
@@ -130,7 +137,7 @@ class Selector:
             return
         self.finish()
         self.pending = _Pending(key, bases, dims, emit, dense)
-        if not _fits(self.pending.dims, dense):
+        if not fits(self.pending.dims, dense):
             raise TargetError(f"a box of {s.extents} rows is no box of one instruction")
 
     # -- boxes -----------------------------------------------------------------------------
@@ -197,7 +204,10 @@ class Selector:
                         shift = i * o.strides.get("p", 0) + j * o.strides.get("q", 0)
                         uses.append(Use(o.region.space, box.rows(k, shift), False))
             uses += [Use(UNIFIED_BUFFER, slice(r, r + n), False) for r, n in extra]
-            uses.append(Use(s.target.region.space, box.rows(len(sources)), True))
+            target = box.rows(len(sources))
+            uses.append(Use(s.target.region.space, target, True))
+            if s.target.region.space == UNIFIED_BUFFER:
+                self.written(target, s.target.lane, s.extents["l"])
             self.program.add(make(box), self.origin(s), uses, registers)
 
         self.push(s, key, operands, emit)
@@ -312,30 +322,6 @@ def _window(s: Step, x: Operand) -> dict[Register, int]:
     if q > 1:
         found[R.WINDOW_2] = x.strides.get("q", 0)
     return found
-
-
-def _simple(dims: Dims) -> Dims:
-    """Loops, outermost first, without those of one round; neighbours that can be are merged."""
-    found: Dims = []
-    for count, strides in dims:
-        if count == 1:
-            continue
-        if found and all(p == count * q for p, q in zip(found[-1][1], strides, strict=True)):
-            found[-1] = (found[-1][0] * count, strides)
-        else:
-            found.append((count, strides))
-    return found
-
-
-def _fits(dims: Dims, dense: bool) -> bool:
-    """Whether one instruction can do it."""
-    if any(d < 0 for _, strides in dims for d in strides):
-        return False
-    if dense and len(dims) == 1 and dims[0][1][-1] == 1:
-        return True  # the 1-D form is as long as one likes
-    if len(dims) > 2 or any(count > LONGEST for count, _ in dims):
-        return False
-    return not dense or len(dims) < 2 or dims[-1][1][-1] == 1
 
 
 def _box(base: int, a: int, b: int, outer: int, inner: int) -> slice | np.ndarray:

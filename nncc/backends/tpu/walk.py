@@ -1,6 +1,7 @@
 """Running through Loops: every operation on memory with the numbers that it has in each round.
 
-for step in steps(program, places): …      step.operation, step.extents, step.operands
+for k, call in enumerate(calls(program)):
+    for step in steps(program, k, call, places): …      step.operation, step.extents, step.operands
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nncc.diagnostics import TargetError
 from nncc.ir.expr import Apply, Const, Expr, Load, Value
 from nncc.ir.index import Size, affine, elements, weighted_sum
 from nncc.ir.loops import Alloc, Call, For, Function, If, Perform, Stmt
-from nncc.ir.program import MAIN, Program
+from nncc.ir.program import Program
 from nncc.machines.systolic.model import ACCUMULATORS, WEIGHT_MEMORY
 
 Numbers = dict[str, int]
@@ -57,12 +58,9 @@ class Step:
     tile: tuple[int, ...]
 
 
-def steps(program: Program, places: Places) -> Iterator[Step]:
-    """Every operation of the program in order. Raises TargetError for other statements."""
-    for s in program.functions[MAIN].body:
-        if not isinstance(s, Call):
-            raise TargetError(f"the array has no instruction for {type(s).__name__}")
-        yield from _Run(program.functions[s.callee], s, places).body()
+def steps(program: Program, number: int, call: Call, places: Places) -> Iterator[Step]:
+    """Every operation of call number `number`. Raises TargetError for statements that are none."""
+    return _Run(program.functions[call.callee], number, call, places).body()
 
 
 @dataclass
@@ -70,6 +68,7 @@ class _Run:
     """One call of a function."""
 
     function: Function
+    number_of_call: int
     call: Call
     places: Places
     regions: dict[str, Region] = field(default_factory=dict)
@@ -82,7 +81,7 @@ class _Run:
     def __post_init__(self) -> None:
         for view, buffer in zip(self.call.arguments, self.function.buffers, strict=True):
             self.regions[buffer.name] = self.places.region(
-                view.buffer, literal(view.offset), buffer
+                view.buffer, literal(view.offset), buffer, self.number_of_call
             )
 
     def body(self) -> Iterator[Step]:

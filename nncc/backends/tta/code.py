@@ -50,12 +50,14 @@ Operand = Register | int
 class Access:
     """What a load or store touches: a memory, and a region of it; different regions are disjoint.
 
-    `constant`: nothing ever writes there.
+    `constant`: nothing ever writes there. `literal`: what stands there are numbers of the code,
+    not a tensor.
     """
 
     space: str
     region: str
     constant: bool = False
+    literal: bool = False
 
 
 @dataclass(eq=False)

@@ -25,12 +25,14 @@ class Region:
 
     Args:
         content: of constants; None for what the program writes, or its caller.
+        literal: whether these are numbers of the code, not a tensor.
         addresses: by memory; a constant may be in two of them.
     """
 
     name: str
     size: int
     content: bytes | None = None
+    literal: bool = False
     addresses: dict[str, int] = field(default_factory=dict)
 
 

@@ -116,8 +116,8 @@ class _Shared:
             return False
         if op.operation == BARRIER or not all(self.fixed(x) for x in op.inputs):
             return False
-        if op.memory is not None and not op.memory.constant:
-            return False
+        if op.memory is not None and not op.memory.literal:
+            return False  # the Loops say how often tensors are loaded
         if op.operation == COPY:
             source = op.inputs[0]
             if isinstance(source, Register):
@@ -270,6 +270,6 @@ def _fixed(
 ) -> bool:
     if op.result is None or definitions[op.result] != 1 or op.operation == BARRIER:
         return False
-    if op.memory is not None and not (op.memory.constant and always):
+    if op.memory is not None and not (op.memory.literal and always):
         return False
     return not any(x in inside for x in op.registers)

@@ -18,7 +18,7 @@ import onnx
 from onnx import FunctionProto, NodeProto
 
 from nncc.diagnostics import Diagnostic, Location, UnsupportedError, VerifyError, nearest
-from nncc.frontend.onnx import attributes, functions, metadata, padding
+from nncc.frontend.onnx import attributes, functions, metadata, padding, qlinear
 from nncc.frontend.onnx.schemas import Schema, fault, schema_of, without_absent_end
 from nncc.frontend.onnx.signature import Sizes, check_size, input_type
 from nncc.frontend.onnx.source import Source, opset_of
@@ -165,6 +165,8 @@ class _Importer:
         if body is not None:
             self._expand(node, body, depth)
             return
+        if self._quantized(node, opset, depth):
+            return
         if node.domain not in ("", "ai.onnx"):
             self._cannot(node, opset, f"domain {node.domain} is not supported")
         elif node.op_type == "Constant":
@@ -174,8 +176,19 @@ class _Importer:
         else:
             self._known_node(node, opset, depth)
 
+    def _quantized(self, node: NodeProto, opset: int, depth: int) -> bool:
+        """Adds what an op of quantized tensors stands for; False if it is none."""
+        try:
+            nodes = qlinear.expansion(node, self.builder.fresh)
+        except NotExpressible as e:
+            self._cannot(node, opset, str(e))
+            return True
+        for inner in nodes or ():
+            self._node(inner, max(opset, qlinear.OPSET), depth + 1)
+        return nodes is not None
+
     def _known_node(self, node: NodeProto, opset: int, depth: int) -> None:
-        if node.op_type in TABLE:
+        if node.op_type in TABLE or node.op_type in qlinear.SUMS:
             try:
                 for draft in self._drafts(node, opset):
                     self._add(draft, node)
@@ -198,7 +211,10 @@ class _Importer:
         schema = self._checked(node, opset)
         attrs = {a.name: attributes.python_value(a, self.source) for a in node.attribute}
         draft = Draft(node.op_type, tuple(node.input), tuple(node.output), attrs, schema.version)
-        return convert(padding.resolve(draft, self), lambda op: TABLE[op].since, self)
+        draft = padding.resolve(draft, self)
+        if draft.op in qlinear.SUMS:
+            return qlinear.integer_sums(draft, self)
+        return convert(draft, lambda op: TABLE[op].since, self)
 
     def _checked(self, node: NodeProto, opset: int) -> Schema:
         """The schema of a node that fits it. Raises FrontendError, NotExpressible."""
@@ -257,7 +273,8 @@ class _Importer:
     # -- what cannot be done -----------------------------------------------------------------
     def _after_unknown(self, node: NodeProto, opset: int) -> None:
         """Types are not known here any more; say at least whether the op itself would do."""
-        if node.op_type not in TABLE and functions.definition(node, opset, []) is None:
+        known = node.op_type in TABLE or node.op_type in qlinear.SUMS
+        if not known and functions.definition(node, opset, []) is None:
             self._cannot(node, opset, "there is no such op in nncc")
         self.unknown.update(filter(None, node.output))
 

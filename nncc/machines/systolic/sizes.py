@@ -5,12 +5,12 @@ tiny = resized(load("tpu"), rows=4, columns=3, unified_bytes=4 * 64, accumulator
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from nncc.diagnostics import TargetError
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.model import SystolicArray
-from nncc.machines.systolic.tables import sizes_of
+from nncc.machines.systolic.tables import counts_of, sizes_of
 
 
 def array_of(machine: Machine) -> SystolicArray:
@@ -31,6 +31,20 @@ def resized(machine: Machine, **changes: int) -> Machine:
     storage = tuple(
         replace(s, **sizes_of(s.name, array, machine.frequency_hz)) for s in machine.storage
     )
-    counts = {"rows": array.rows, "columns": array.columns}
-    spatial = tuple(replace(s, count=counts.get(s.name, s.count)) for s in machine.spatial)
-    return replace(machine, array=array, storage=storage, spatial=spatial, vector_bytes=array.rows)
+    spatial = tuple(replace(s, count=counts_of(array)[s.name]) for s in machine.spatial)
+    suffix, text = machine.file
+    text = _with_array(text, array)
+    return replace(
+        machine, array=array, storage=storage, spatial=spatial, vector_bytes=array.rows,
+        file=(suffix if text else "", text),
+    )  # fmt: skip
+
+
+def _with_array(text: str, array: SystolicArray) -> str:
+    """A machine file with other values in its table of the array; "" if that is not found."""
+    before, head, after = text.partition("\n[array]\n")
+    _, bracket, rest = after.partition("\n[")
+    if not head or not bracket:
+        return ""
+    values = "".join(f"{name} = {value}\n" for name, value in asdict(array).items())
+    return f"{before}{head}{values}{bracket}{rest}"

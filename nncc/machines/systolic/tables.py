@@ -59,13 +59,33 @@ def with_sizes(
     found = []
     for i, table in enumerate(tables):
         place = Where(where.file, f"storage[{i}]")
-        if table["name"] not in MEMORIES:
+        if table.get("name") not in MEMORIES:
             what = f"a machine with an array has the memories {', '.join(MEMORIES)} alone"
-            raise place.error(f"{place.name('name')}: '{table['name']}' is none of its", what)
+            raise place.error(f"{place.name('name')}: '{table.get('name')}' is none of its", what)
         if stated := [name for name in _DERIVED if name in table]:
             raise place.error(f"{place.name(stated[0])} follows from the array: leave it out")
         found.append(table | sizes_of(table["name"], array, frequency))
     return found
+
+
+def with_counts(tables: list[Table], array: SystolicArray, where: Where) -> list[Table]:
+    """The tables of the fan-out with what follows from the array. Raises TargetError."""
+    counts = counts_of(array)
+    found = []
+    for i, table in enumerate(tables):
+        place = Where(where.file, f"spatial[{i}]")
+        if table.get("name") not in counts:
+            what = f"the fan-out of an array is {' and '.join(counts)}"
+            raise place.error(f"{place.name('name')}: '{table.get('name')}' is none of its", what)
+        if "count" in table:
+            raise place.error(f"{place.name('count')} follows from the array: leave it out")
+        found.append(table | {"count": counts[table["name"]]})
+    return found
+
+
+def counts_of(array: SystolicArray) -> dict[str, int]:
+    """How many cells an array has along each of its sides, by the name of the fan-out."""
+    return {"rows": array.rows, "columns": array.columns}
 
 
 def sizes_of(memory: str, array: SystolicArray, frequency: float) -> Table:

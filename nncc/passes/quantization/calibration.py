@@ -19,7 +19,7 @@ from nncc.ir.graph import Module
 from nncc.ir.index import Index, variables
 from nncc.ir.index import evaluate as evaluate_size
 from nncc.ir.interpreter.graph import interpret
-from nncc.ir.types import TensorType
+from nncc.ir.types import TensorType, i8, u8
 from nncc.ops.reference import evaluate
 
 Arrays = Mapping[str, np.ndarray]
@@ -47,7 +47,7 @@ def batches(module: Module, calib: Arrays | None) -> list[Arrays]:
             SyntheticCalibrationWarning,
             stacklevel=2,
         )
-        return [_synthetic(module)]
+        return [synthetic(module, SYNTHETIC_SAMPLES)]
     inputs = module.graph.inputs
     for name in calib:
         if name not in inputs:
@@ -97,8 +97,11 @@ def _split(module: Module, calib: Arrays, samples: int) -> Iterator[Arrays]:
         yield {name: data[start : start + step] for name, data in calib.items()}
 
 
-def _synthetic(module: Module) -> Arrays:
-    """Standard normal floats; integers and bools are zero, which is valid where they index."""
+def synthetic(module: Module, samples: int) -> Arrays:
+    """Standard normal floats and random bytes, `samples` of them where the batch is symbolic.
+
+    Other integers and bools are zero, which is valid where they index.
+    """
     rng = np.random.default_rng(0)
     made: dict[str, np.ndarray] = {}
     for name in module.graph.inputs:
@@ -106,10 +109,13 @@ def _synthetic(module: Module) -> Arrays:
         sizes = {v for s in type.shape for v in variables(s)}
         batch = type.shape[0] if type.rank else None
         batch_name = str(batch) if isinstance(batch, Index) else ""
-        known = {s: SYNTHETIC_SAMPLES if s == batch_name else SYNTHETIC_SIZE for s in sizes}
+        known = {s: samples if s == batch_name else SYNTHETIC_SIZE for s in sizes}
         shape = tuple(evaluate_size(s, known) for s in type.shape)
         if type.dtype.is_float:
             made[name] = rng.standard_normal(shape).astype(type.dtype.numpy)
+        elif type.dtype in (i8, u8):
+            lo, hi = type.dtype.limits
+            made[name] = rng.integers(lo, hi, shape, type.dtype.numpy, endpoint=True)
         else:
             made[name] = np.zeros(shape, type.dtype.numpy)
     return made

@@ -21,7 +21,7 @@ from nncc.ops.integer import quantize_multipliers
 from nncc.ops.reference import evaluate
 from nncc.ops.table import TABLE
 from nncc.passes.quantization.calibration import Ranges
-from nncc.passes.quantization.scales import HIGHEST, LOWEST, Scale
+from nncc.passes.quantization.scales import HIGHEST, LOWEST, Scale, weight_scales
 
 # Larger than any activation: what a function does to this, it does to everything beyond.
 _FAR = 1e30
@@ -78,6 +78,10 @@ class IntegerGraph:
         """Whether a float value exists in integers already, or as a function of such a one."""
         return name in self._integers or name in self._functions
 
+    def is_varying(self, name: str) -> bool:
+        """Whether a value is computed, and not a constant or absent."""
+        return bool(name) and name not in self.module.symbols
+
     def weight(self, name: str) -> np.ndarray | None:
         """A constant or parameter; None for other values."""
         symbol = self.module.symbols.get(name)
@@ -96,6 +100,12 @@ class IntegerGraph:
         if len(users) == 1 and users[0].op == "Concat" and name not in self._pinned:
             return self.scale(users[0].outputs[0])
         return Scale.of_range(*self.ranges[name])
+
+    def weight_scales(
+        self, name: str, axis: int, rows: np.ndarray, bias: np.ndarray, x: float, y: float
+    ) -> np.ndarray:
+        """A scale for each row of weights; `axis`: that of the rows in the symbol `name`."""
+        return weight_scales(rows, bias, x, y)
 
     # -- forms of values ---------------------------------------------------------------------
     def integer(self, name: str) -> tuple[str, Scale]:

@@ -32,7 +32,7 @@ from nncc.passes.quantization.integers import (
     NoIntegerForm,
     result_attrs,
 )
-from nncc.passes.quantization.scales import Scale, quantize_weight, weight_scales
+from nncc.passes.quantization.scales import Scale, quantize_weight
 
 Rule = Callable[[Node, IntegerGraph], None]
 
@@ -79,7 +79,10 @@ def _contract(
     made, x_scale = graph.integer(x)
     y_scale = graph.scale(epilogue.output)
     rows = weights.array.reshape(len(weights.array), -1).astype(np.float64)
-    scales = weight_scales(rows, weights.bias, x_scale.scale, y_scale.scale)
+    axis_of_rows = 1 if weights.transposed else 0
+    scales = graph.weight_scales(
+        weights.name, axis_of_rows, rows, weights.bias, x_scale.scale, y_scale.scale
+    )
     accumulator_scales = scales.astype(np.float64) * x_scale.scale
     w = quantize_weight(rows, scales).reshape(weights.array.shape)
     b = np.rint(weights.bias / accumulator_scales).astype(np.int32)

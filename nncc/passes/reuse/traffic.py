@@ -212,7 +212,7 @@ def _axis_sums(axis: Axis, loops: Loops, ranges: tuple[Range, ...]) -> Sums:
         if j == len(loops):
             break
         inner = inner[1:]
-        children_of = [_children(state, places[j], steps[j]) for state in states]
+        children_of = [pieces(state, places[j], steps[j]) for state in states]
         now = both = 0
         for children in children_of:
             for before, after in pairwise(children):
@@ -234,7 +234,7 @@ def _counts(loops: Loops, ranges: tuple[tuple[str, Range], ...]) -> Sums:
     for dim, step in loops:
         following: dict[tuple[Range, ...], int] = {}
         for state, number in states.items():
-            for child in _children(state, position[dim], step):
+            for child in pieces(state, position[dim], step):
                 # only lengths matter, so that equal pieces are counted together
                 lo, hi = child[position[dim]]
                 child = (*child[: position[dim]], (0, hi - lo), *child[position[dim] + 1 :])
@@ -245,7 +245,7 @@ def _counts(loops: Loops, ranges: tuple[tuple[str, Range], ...]) -> Sums:
     return Sums(tuple(counts), tuple(counts), tuple(advances), tuple(advances))
 
 
-def _children(state: tuple[Range, ...], place: int, step: int) -> list[tuple[Range, ...]]:
+def pieces(state: tuple[Range, ...], place: int, step: int) -> list[tuple[Range, ...]]:
     """The pieces that a loop makes of one dimension's range."""
     lo, hi = state[place]
     before, after = state[:place], state[place + 1 :]
@@ -289,7 +289,7 @@ def _largest(axis: Axis, tile: Mapping[str, int], ranges: Ranges) -> int:
         states = [_of(axis, ranges)]
         for place, dim in enumerate(axis.dims):
             if dim in tile:
-                states = [c for state in states for c in _children(state, place, tile[dim])]
+                states = [c for state in states for c in pieces(state, place, tile[dim])]
         found = axis.largest[key] = max(axis.mask(state).bit_count() for state in states)
     return found
 

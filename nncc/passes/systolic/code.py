@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nncc.diagnostics import PassError
+from nncc.ir.bounds import Range, simplify
 from nncc.ir.expr import Const, Expr, Load, loads
 from nncc.ir.index import Size, elements, product, substitute, variables
 from nncc.ir.loops import Buffer, Function, Perform, Stmt
@@ -61,13 +62,19 @@ def channel_dims(s: Statement, y: Param, nest: Nest, known: Container[str]) -> t
     if y.layout is None:
         raise PassError(f"{y.name}: {y.type} is not kept in rows")
     values = {f"d{k}": i for k, i in enumerate(s.targets[0].indices)}
-    used = set(variables(substitute(y.layout.dims[-1], values)))
+    ranges: dict[str, Range] = {d.name: (d.lo, d.hi - 1) for d in s.dims}
+    used = set(variables(simplify(substitute(y.layout.dims[-1], values), ranges)))
     for other in nest.statements:
         for value in other.values:
             for load in loads(value):
                 if load.tensor in known and not any(elements(i) for i in load.indices):
                     used |= {v for i in load.indices for v in variables(i)}
     return tuple(d for d in s.dims if d.name in used)
+
+
+def is_filled(p: Param) -> bool:
+    """Whether all lanes of a tensor's rows hold something, those without an element too."""
+    return p.layout is not None and p.layout.fill is not None
 
 
 def box_dims(tiling: Tiling) -> tuple[Dim, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from nncc.diagnostics import PassError
 from nncc.ir.expr import Apply
@@ -14,6 +15,12 @@ from nncc.passes.systolic.pointwise import pointwise_code
 from nncc.passes.systolic.products import product_code
 from nncc.passes.systolic.windows import window_code
 
+Kind = Literal["pointwise", "product", "window", "other"]
+POINTWISE: Kind = "pointwise"
+PRODUCT: Kind = "product"
+WINDOW: Kind = "window"
+OTHER: Kind = "other"
+
 
 def code_of(nest: Nest, constants: Mapping[str, Array], machine: Machine) -> Code:
     """The code of a nest. Raises PassError with the statement that no operation computes.
@@ -21,11 +28,25 @@ def code_of(nest: Nest, constants: Mapping[str, Array], machine: Machine) -> Cod
     Args:
         constants: the values of parameters that are known, by name.
     """
-    if any(isinstance(item, Scan) for item in nest.body) or nest.combines:
+    kind = kind_of(nest)
+    if kind == OTHER:
         raise PassError(f"{nest.name}: no operation runs over steps")
+    return _CODE[kind](nest, constants, machine)
+
+
+def kind_of(nest: Nest) -> Kind:
+    """What a nest is, if the array computes it at all."""
+    if any(isinstance(item, Scan) for item in nest.body) or nest.combines:
+        return OTHER
     folds = [s for s in nest.statements if s.combine != ASSIGN]
     if not folds:
-        return pointwise_code(nest, constants, machine)
-    if any(isinstance(v, Apply) and v.fn == "mul" for s in folds for v in s.values):
-        return product_code(nest, constants, machine)
-    return window_code(nest, constants, machine)
+        return POINTWISE
+    multiplies = any(isinstance(v, Apply) and v.fn == "mul" for s in folds for v in s.values)
+    return PRODUCT if multiplies else WINDOW
+
+
+_CODE: dict[Kind, Callable[[Nest, Mapping[str, Array], Machine], Code]] = {
+    POINTWISE: pointwise_code,
+    PRODUCT: product_code,
+    WINDOW: window_code,
+}

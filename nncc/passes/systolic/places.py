@@ -23,6 +23,7 @@ from nncc.ir.expr import Apply, Const, Expr, Load, Value
 from nncc.ir.index import Size, affine, evaluate, substitute, var
 from nncc.ir.nests import Dim, Param
 from nncc.ir.scalar import FUNCTIONS
+from nncc.passes.systolic.blocks import blocks_in
 
 Array = np.ndarray[Any, Any]
 
@@ -112,10 +113,12 @@ def place(
                 continue
             if not factors:
                 inside = inside & (number >= 0) & (number < extent)
-            elif var(f"d{k}") in param.layout.dims:
-                guards.append((param.layout.dims.index(var(f"d{k}")), extent))
-            else:
+                continue
+            block = blocks_in(param.layout).get(k, 1)
+            row = var(f"d{k}") // block
+            if row not in param.layout.dims or extent % block:
                 raise PassError(f"{param.name}: padding along axis {k}, which is cut in blocks")
+            guards.append((param.layout.dims.index(row), extent // block))
     values = {f"d{k}": i for k, i in enumerate(indices)}
     rows: list[tuple[dict[str, int], Array]] = []
     for dim in param.layout.dims:

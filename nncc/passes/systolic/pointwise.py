@@ -20,6 +20,7 @@ from nncc.ir.loops import Buffer, For, Perform, Stmt
 from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement
 from nncc.ir.types import i8, i32
 from nncc.machines.machine import Machine
+from nncc.passes.systolic.blocks import with_block_dims
 from nncc.passes.systolic.code import (
     Code,
     blocks_of,
@@ -28,6 +29,7 @@ from nncc.passes.systolic.code import (
     constant_buffer,
     filled,
     function,
+    is_filled,
     rows_buffer,
 )
 from nncc.passes.systolic.places import Array, Grid, Run, place, runs_of
@@ -55,7 +57,10 @@ class _Operation:
 class _Pointwise:
     def __init__(self, nest: Nest, constants: Mapping[str, Array], machine: Machine) -> None:
         assert machine.array is not None
-        self.nest, self.constants, self.machine = nest, constants, machine
+        self.nest = nest
+        for k in range(len(nest.statements)):
+            self.nest, _ = with_block_dims(self.nest, self.nest.statements[k])
+        self.constants, self.machine = constants, machine
         self.rows = machine.array.rows
         self.extra: list[tuple[str, Array]] = []
         self.names: dict[str, str] = {}
@@ -114,14 +119,17 @@ class _Pointwise:
         written.append((s, vectors[0][0][vectors[0][1]], lanes[0]))
         whole = np.concatenate([found[which] for found, which in vectors], axis=1)
         body: list[Stmt] = []
-        for run, start, source_lane, width in self.pieces(whole, vectors, lanes):
+        for run, start, source_lane, width in self.pieces(
+            whole, vectors, lanes, self.filled(operation)
+        ):
             body += self.emitted(s, operation, tiling, factors, buffers, run,
                                  (start, source_lane, width))  # fmt: skip
         return tuple(body)
 
     def pieces(
-        self, whole: Array, vectors: list[tuple[Array, Array]], lanes: list[Array]
-    ) -> list[tuple[Run, int, int, int]]:
+        self, whole: Array, vectors: list[tuple[Array, Array]], lanes: list[Array],
+        sources_filled: bool,
+    ) -> list[tuple[Run, int, int, int]]:  # fmt: skip
         """Lanes that move together: (blocks, lane of y, lane of x, number of lanes)."""
         source = lanes[1] if len(lanes) > 1 else lanes[0]
         order = np.lexsort((lanes[0], vectors[0][1]))
@@ -140,11 +148,16 @@ class _Pointwise:
         groups: dict[tuple[int, int, int], list[tuple[int, ...]]] = {}
         for vector, y, x, n in found:
             aligned = (y, x) == (0, 0) and n == used[block[vector[:rank]]]
-            width = self.rows if aligned and self.alone else n
+            width = self.rows if aligned and self.alone and sources_filled else n
             if width == self.rows:
                 self.whole.add(vector[:rank])
             groups.setdefault((y, x, width), []).append(vector)
         return [(run, y, x, n) for (y, x, n), all_of in groups.items() for run in runs_of(all_of)]
+
+    def filled(self, operation: _Operation) -> bool:
+        """Whether all lanes of what the operation reads can be read."""
+        names = (load.tensor for load in operation.tensors)
+        return all(n in self.constants or is_filled(self.nest.param(n)) for n in names)
 
     @property
     def alone(self) -> bool:
@@ -180,7 +193,9 @@ class _Pointwise:
         return (For("o", 0, run.count, performs),) if run.count > 1 else performs
 
     def padding(self, y: Param, written: list[tuple[Statement, Array, Array]]) -> tuple[Stmt, ...]:
-        """Fills the lanes of y that hold no channel."""
+        """Fills the lanes of y that hold no channel, if someone reads them."""
+        if not is_filled(y):
+            return ()
         ends: dict[tuple[int, ...], int] = {}
         for _, vectors, lanes in written:
             for v, lane in zip(vectors.tolist(), lanes.tolist(), strict=True):

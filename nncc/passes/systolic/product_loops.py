@@ -24,7 +24,7 @@ from nncc.ir.nests import ASSIGN, Access, Dim
 from nncc.ir.types import i8, i32
 from nncc.machines.systolic.model import ACCUMULATORS
 from nncc.passes.systolic.code import box_dims, filled, limits_of, requantized
-from nncc.passes.systolic.places import Array
+from nncc.passes.systolic.places import Array, runs_of
 from nncc.passes.systolic.tiling import BOX, Tiling
 
 if TYPE_CHECKING:
@@ -32,26 +32,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Columns that go to one row of y.
+
+    Args:
+        rows: of y; `lane`: the first one there; `source`: the first column.
+        lanes: how many; `filled`: how many lanes behind them hold no channel.
+    """
+
+    rows: tuple[int, ...]
+    lane: int
+    source: int
+    lanes: int
+    filled: int
+
+
+@dataclass(frozen=True)
 class Columns:
     """Column blocks that one loop goes over.
 
     Args:
-        count: how many; the first one's rows in y at `rows`, each later one `step` further.
-        lane, lanes: of the row of y; `last`: whether the lanes after them hold no channel.
+        count: how many; `groups`: the rescalings of the first one, whose rows in y are `step`
+            further in each later block.
         taps: row offsets in x of the first block's taps [taps, row dims]; `shift`: what a later
             block's are further on.
-        members: for each block the columns in it.
+        members: for each block the columns in it; `columns`: and which of the array they are.
     """
 
     count: int
-    rows: Array
+    groups: tuple[Group, ...]
     step: Array
-    lane: int
-    lanes: int
-    last: bool
     taps: Array
     shift: Array
     members: tuple[Array, ...]
+    columns: tuple[Array, ...]
 
 
 class Emitter:
@@ -65,6 +79,7 @@ class Emitter:
     def columns(self, c: Columns, tile: int, block: int) -> tuple[Stmt, ...]:
         """All pixels of some column blocks, whose tiles and parameters start at these numbers."""
         o: Size = var("o") if c.count > 1 else 0
+        self.ranges["o"] = (0, c.count - 1)
         body = (*self.products(c, o, tile), *self.rescaled(c, o, block))
         tiles = self.tiling.tiles((Alloc(self.local, body),))
         return (For("o", 0, c.count, tiles),) if c.count > 1 else tiles
@@ -74,11 +89,12 @@ class Emitter:
         base = tile + o * count
         grid = _grid(c.taps)
         shift = [int(s) for s in c.shift]
+        reach = np.concatenate([c.taps, c.taps + (c.count - 1) * c.shift])
         if grid is None:
             found: list[Stmt] = []
             for k, tap in enumerate(c.taps):
                 offsets = [int(t) + o * s for t, s in zip(tap, shift, strict=True)]
-                found += self.tap(offsets, base + k, "sum" if k else ASSIGN, c.taps)
+                found += self.tap(offsets, base + k, "sum" if k else ASSIGN, reach)
             return tuple(found)
         loops: list[tuple[str, int]] = []
         offsets = []
@@ -94,13 +110,13 @@ class Emitter:
                 index, total = index * extent + var(name), total + var(name)
             offsets.append(offset)
         if not loops:
-            return self.tap(offsets, base, ASSIGN, c.taps)
+            return self.tap(offsets, base, ASSIGN, reach)
         zero = apply("eq", Value(total, i32), Const(0, i32))
         body: tuple[Stmt, ...] = (
             If(
                 zero,
-                self.tap(offsets, base + index, ASSIGN, c.taps),
-                self.tap(offsets, base + index, "sum", c.taps),
+                self.tap(offsets, base + index, ASSIGN, reach),
+                self.tap(offsets, base + index, "sum", reach),
             ),
         )
         for name, extent in reversed(loops):
@@ -108,7 +124,11 @@ class Emitter:
         return body
 
     def tap(self, offsets: list[Size], tile: Size, combine: str, taps: Array) -> tuple[Stmt, ...]:
-        """Products of all rows of a tile with one tile of weights."""
+        """Products of all rows of a tile with one tile of weights.
+
+        Args:
+            taps: the first and last offsets of all column blocks.
+        """
         tiling = self.tiling
         r, c = var("r"), var("c")
         lanes = (Dim("r", 0, self.p.array.rows), Dim("c", 0, self.p.array.columns))
@@ -164,22 +184,36 @@ class Emitter:
 
     def rescaled(self, c: Columns, o: Size, block: int) -> tuple[Stmt, ...]:
         """Accumulators to rows of y."""
-        tiling = self.tiling
-        lane = var("l")
-        place_of = self.p.y_place
-        rows = [
-            tiling.index(f, int(start) + o * int(step))
-            for f, start, step in zip(place_of.factors, c.rows, c.step, strict=True)
-        ]
-        t = Load("t", (*tiling.local(), lane), i32)
-        parameters = [Load(n, (block + o, lane), i8 if n == "s" else i32)
+        found: list[Stmt] = []
+        alike: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+        for g in c.groups:
+            alike.setdefault((g.lanes, g.filled), []).append((*g.rows, g.lane, g.source))
+        step = [int(s) for s in c.step]
+        for (lanes, fill), vectors in alike.items():
+            for run in runs_of(vectors):
+                k: Size = var("g") if run.count > 1 else 0
+                *rows, lane, source = run.at(k)
+                rows = [start + o * s for start, s in zip(rows, step, strict=True)]
+                body = self.group(rows, lane, source, lanes, fill, block + o)
+                found += (For("g", 0, run.count, body),) if run.count > 1 else body
+        return tuple(found)
+
+    def group(
+        self, offsets: list[Size], start: Size, source: Size, lanes: int, fill: int, block: Size
+    ) -> tuple[Stmt, ...]:
+        """Some columns to one row of y for each pixel."""
+        tiling, lane = self.tiling, var("l")
+        rows = [tiling.index(f, offset)
+                for f, offset in zip(self.p.y_place.factors, offsets, strict=True)]  # fmt: skip
+        t = Load("t", (*tiling.local(), source + lane), i32)
+        parameters = [Load(n, (block, source + lane), i8 if n == "s" else i32)
                       for n in ("bias", "m", "s")]  # fmt: skip
         assert self.p.match is not None
-        target = Access("y", (*rows, c.lane + lane))
-        found = requantized(tiling, target, t, parameters, limits_of(self.p.match), c.lanes)
-        end = c.lane + c.lanes
-        if c.last and end < self.p.array.rows:
-            found += filled(tiling, Access("y", (*rows, end + lane)), self.p.array.rows - end)
+        target = Access("y", (*rows, start + lane))
+        found = requantized(tiling, target, t, parameters, limits_of(self.p.match), lanes)
+        if fill:
+            end = Access("y", (*rows, start + lanes + lane))
+            found += filled(tiling, end, fill)
         return found
 
 

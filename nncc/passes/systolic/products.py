@@ -6,35 +6,42 @@
 
 Reduction points that read the same rows are a *tap*: a block of channels at one place of the
 window. The weights of a tap and of a column block are one tile; those of grouped convolutions
-have zeros, and tiles that no product is in are left out. A block of columns stays within a row of
-the output. Zero points and the bias go to the bias of the rescaling: integer sums are exact.
+have zeros, and tiles that no product is in are left out. Columns for several rows of the output
+are one block where they share taps: its accumulators are rescaled in parts. Zero points and the
+bias go to the bias of the rescaling: integer sums are exact.
+
+Where rows hold blocks of pixels (`blocks`), the pixels of a block are columns beside the channels:
+what x has in its lanes meets the weights for every one of them in a tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nncc.diagnostics import PassError
-from nncc.ir.expr import Apply, Const, Expr, Load
+from nncc.ir.expr import Apply, Const, Expr, Load, loads
 from nncc.ir.loops import Stmt
 from nncc.ir.nests import ASSIGN, Access, Nest, Statement
 from nncc.ir.types import i32
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.model import WEIGHT_MEMORY
+from nncc.passes.systolic.blocks import with_block_dims
 from nncc.passes.systolic.code import (
     Code,
     blocks_of,
     channel_dims,
     constant_buffer,
     function,
+    is_filled,
     rescaling,
     rows_buffer,
     volume,
 )
 from nncc.passes.systolic.places import Array, Grid, place
-from nncc.passes.systolic.product_loops import Columns, Emitter
+from nncc.passes.systolic.product_loops import Columns, Emitter, Group
 from nncc.passes.systolic.traffic import chosen_tiling, traffic
 from nncc.passes.systolic.unify import offset_of, unify
 
@@ -49,10 +56,12 @@ class Product:
 
     def __init__(self, nest: Nest, constants: Mapping[str, Array], machine: Machine) -> None:
         assert machine.array is not None
-        self.nest, self.constants, self.array = nest, constants, machine.array
+        self.constants, self.array = constants, machine.array
         self.frequency_hz = machine.frequency_hz
-        self.init, self.acc, self.out = statements(nest)
-        a, b = _factors(self.acc)
+        acc, out = statements(nest)[1:]
+        self.nest, inner = with_block_dims(nest, out, loads(acc.values[0]))
+        self.init, self.acc, self.out = statements(self.nest)
+        a, b = factors(self.acc)
         if a[0].tensor in constants:
             a, b = b, a
         (self.x, zero), (self.w, w_zero) = a, b
@@ -64,8 +73,8 @@ class Product:
         x, y = nest.param(self.x.tensor), nest.param(self.out.targets[0].tensor)
         self.x_param, self.y_param = x, y
         self.zero = zero - offset_of(x.type.dtype)
-        channels = channel_dims(self.out, y, nest, constants)
-        names = {d.name for d in channels}
+        names = {d.name for d in channel_dims(self.out, y, self.nest, constants)} | inner
+        channels = tuple(d for d in self.out.dims if d.name in names)
         self.pixels = tuple(d for d in self.out.dims if d.name not in names)
         outer = names | {d.name for d in self.pixels}
         self.reduced = tuple(d for d in self.acc.dims if d.name not in outer)
@@ -114,7 +123,6 @@ class Product:
         assert self.match is not None
         bias = self.bias().reshape(self.columns.shape)
         found = rescaling(self.match, self.columns, self.constants, bias)
-        lanes = self.y_place.lanes
         count = sum(c.count for c in blocks)
         result = []
         for name, values, start in zip(("bias", "m", "s"), found, (0, 0, 1), strict=True):
@@ -122,12 +130,9 @@ class Product:
                 (count, self.array.columns), start, np.int8 if name == "s" else np.int32
             )
             flat = self.columns.full(values).reshape(-1)
-            lane = self.columns.full(lanes).reshape(-1)
-            row = 0
-            for c in blocks:
-                for members in c.members:
-                    array[row, lane[members] - c.lane] = flat[members]
-                    row += 1
+            columns = ((m, at) for c in blocks for m, at in zip(c.members, c.columns, strict=True))
+            for row, (members, at) in enumerate(columns):
+                array[row, at] = flat[members]
             result.append((name, array))
         return result
 
@@ -141,38 +146,74 @@ class Product:
 
     def column_blocks(self, taps: Array, which: Array) -> list[Columns]:
         """The blocks of columns in the order of the code."""
+        merged: list[Columns] = []
+        for parts in self.packed(self.parts(which)):
+            used = np.unique(np.concatenate([p.taps for p in parts]))
+            own = taps[used] if used.size else taps[:1]
+            groups, at, source = [], [], 0
+            for p in parts:
+                groups.append(self.group(p, source, len(parts) == 1))
+                at.append(source + p.lanes - p.lane)
+                source += p.width
+            members = np.concatenate([p.members for p in parts])
+            c = Columns(1, tuple(groups), 0 * parts[0].rows, own, 0 * taps[0], (members,),
+                        (np.concatenate(at),))  # fmt: skip
+            joined = _joined(merged[-1], c) if merged else None
+            merged[-1:] = [joined] if joined else [*merged[-1:], c]
+        return merged
+
+    def parts(self, which: Array) -> list[_Part]:
+        """The columns by rows of y, at most as many of a row as the array has."""
         rows, block = blocks_of(self.y_place.offsets, self.columns.shape)
         lane = self.columns.full(self.y_place.lanes).reshape(-1)
-        width, height = self.array.columns, self.array.rows
-        single: list[Columns] = []
-        for start in range(0, height, width):
+        width = self.array.columns
+        found: list[_Part] = []
+        for start in range(0, self.array.rows, width):
             for k in range(len(rows)):
                 members = np.flatnonzero((block == k) & (lane // width == start // width))
                 if not members.size:
                     continue
                 used = np.unique(which if which.shape[0] == 1 else which[members])
-                used = used[used >= 0]
-                own = taps[used] if used.size else taps[:1]
-                last = int(lane[block == k].max()) < start + width
-                single.append(
-                    Columns(1, rows[k], 0 * rows[k], start, min(width, height - start), last,
-                             own, 0 * taps[0], (members,))
+                end = int(lane[block == k].max()) + 1
+                found.append(
+                    _Part(rows[k], start, min(end, start + width) - start, end <= start + width,
+                          members, lane[members], used[used >= 0])
                 )  # fmt: skip
-        merged: list[Columns] = []
-        for c in single:
-            joined = _joined(merged[-1], c) if merged else None
-            merged[-1:] = [joined] if joined else [*merged[-1:], c]
-        return merged
+        return found
+
+    def packed(self, parts: list[_Part]) -> list[list[_Part]]:
+        """Parts that follow each other together, where they have taps in common."""
+        found: list[list[_Part]] = []
+        for p in parts:
+            if found:
+                last = found[-1]
+                known = np.unique(np.concatenate([q.taps for q in last]))
+                shared = np.intersect1d(known, p.taps).size
+                if shared and sum(q.width for q in last) + p.width <= self.array.columns:
+                    last.append(p)
+                    continue
+            found.append([p])
+        return found
+
+    def group(self, p: _Part, source: int, alone: bool) -> Group:
+        """A part's rescaling; accumulators behind its own ones fill the lanes that hold nothing."""
+        height = self.array.rows
+        lanes, filled = p.width, 0
+        if p.is_last and is_filled(self.y_param):
+            rest = height - p.lane
+            if alone or source + rest <= self.array.columns:
+                lanes = min(rest, self.array.columns - source)
+            filled = rest - lanes
+        return Group(tuple(int(r) for r in p.rows), p.lane, source, lanes, filled)
 
     def tiles(self, blocks: list[Columns], taps: Array, which: Array) -> Array:
         """The weights of every block's taps: [tiles, R, C]."""
         rows, columns = self.array.rows, self.array.columns
         lane = self.flat(self.x_place.lanes)
-        y_lane = self.columns.full(self.y_place.lanes).reshape(-1)
         found: list[Array] = []
         position = {tuple(t): k for k, t in enumerate(taps.tolist())}
         for c in blocks:
-            for k, members in enumerate(c.members):
+            for k, (members, at) in enumerate(zip(c.members, c.columns, strict=True)):
                 own = [position.get(tuple(t), -2) for t in (c.taps + k * c.shift).tolist()]
                 place_of = np.full(len(taps) + 1, -1)
                 place_of[[o for o in own if o >= 0]] = [j for j, o in enumerate(own) if o >= 0]
@@ -184,7 +225,7 @@ class Product:
                 where = (
                     tap[chosen],
                     np.broadcast_to(_rows(lane, members), shape)[chosen],
-                    np.broadcast_to((y_lane[members] - c.lane)[:, None], shape)[chosen],
+                    np.broadcast_to(at[:, None], shape)[chosen],
                 )
                 np.add.at(tile, where, weights[chosen])
                 if tile.size and (tile.min() < -128 or tile.max() > 127):
@@ -192,14 +233,16 @@ class Product:
                 found.append(tile.astype(np.int8))
         return np.concatenate(found)
 
-    def shapes(self, blocks: list[Columns]) -> tuple[tuple[int, int, int], ...]:
-        """Taps, lanes written and lanes filled of each block of columns."""
-        height = self.array.rows
+    def shapes(self, blocks: list[Columns]) -> tuple[tuple[int, int, int, int], ...]:
+        """Taps, lanes written, lanes filled and rescalings of each block of columns."""
         return tuple(
-            (len(c.taps), c.lanes, height - c.lane - c.lanes if c.last else 0)
+            (
+                len(c.taps), sum(g.lanes for g in c.groups), sum(g.filled for g in c.groups),
+                len(c.groups),
+            )
             for c in blocks
             for _ in c.members
-        )
+        )  # fmt: skip
 
     # -- code ------------------------------------------------------------------------------
     def code(self) -> Code:
@@ -234,19 +277,41 @@ def _rows(x: Array, members: Array) -> Array:
     return x if x.shape[0] == 1 else x[members]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Columns for one row of y.
+
+    Args:
+        rows: of y; `lane`, `width`: the part of such a row; `is_last`: no channel is behind it.
+        members: numbers of the columns; `lanes`: of the row of y, `taps`: numbers of those used.
+    """
+
+    rows: Array
+    lane: int
+    width: int
+    is_last: bool
+    members: Array
+    lanes: Array
+    taps: Array
+
+
 def _joined(a: Columns, b: Columns) -> Columns | None:
     """Two neighbouring sets of column blocks as one loop, if they are alike."""
-    if (a.lane, a.lanes, a.last, a.taps.shape) != (b.lane, b.lanes, b.last, b.taps.shape):
+    if a.taps.shape != b.taps.shape or len(a.groups) != len(b.groups):
         return None
+    steps = []
+    for g, h in zip(a.groups, b.groups, strict=True):
+        if replace(g, rows=h.rows) != h:
+            return None
+        steps.append(np.subtract(h.rows, g.rows) - (a.count - 1) * a.step)
     shifts = b.taps - (a.taps + (a.count - 1) * a.shift)
-    step = b.rows - (a.rows + (a.count - 1) * a.step)
-    shift = shifts[0]
-    if (shifts != shift).any():
+    step, shift = steps[0], shifts[0]
+    if (shifts != shift).any() or any((other != step).any() for other in steps):
         return None
     if a.count > 1 and ((step != a.step).any() or (shift != a.shift).any()):
         return None
     return Columns(
-        a.count + 1, a.rows, step, a.lane, a.lanes, a.last, a.taps, shift, a.members + b.members
+        a.count + 1, a.groups, step, a.taps, shift, a.members + b.members, a.columns + b.columns
     )
 
 
@@ -265,7 +330,8 @@ def statements(nest: Nest) -> tuple[Statement, Statement, Statement]:
     return init, acc, out
 
 
-def _factors(acc: Statement) -> tuple[tuple[Load, int], tuple[Load, int]]:
+def factors(acc: Statement) -> tuple[tuple[Load, int], tuple[Load, int]]:
+    """What is multiplied, each with its zero point. Raises PassError."""
     value = acc.values[0]
     if not isinstance(value, Apply) or value.fn != "mul":
         raise PassError(f"{acc.name}: no sum of products")

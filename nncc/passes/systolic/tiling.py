@@ -10,7 +10,7 @@ outwards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -20,7 +20,7 @@ from nncc.ir.nests import Dim
 
 BOX = ("a", "b")
 # Names of the operations' dims and of buffers, which no loop variable may have.
-RESERVED = frozenset("abclpqrtwxyomsz")
+RESERVED = frozenset("abcglpqrtwxyomsz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +97,55 @@ def variable(name: str) -> str:
 
 
 def tiled(pixels: Sequence[Dim], limit: int) -> Tiling:
-    """Tiles of at most `limit` rows (at least one)."""
-    loops: list[tuple[str, int, int]] = []
-    pieces: list[Piece] = []
+    """Tiles of at most `limit` rows, at least one; as large as may be, from the last dim out."""
+    steps: list[int] = []
     room = limit
     for d in reversed(pixels):
         assert isinstance(d.hi, int)
         step = max(min(d.hi, room), 1)
         room //= step
+        steps.append(_even(d.hi, step))
+    return _of_steps(pixels, steps[::-1])
+
+
+def tilings(pixels: Sequence[Dim], limit: int) -> Iterator[Tiling]:
+    """Every tiling with tiles of at most `limit` rows, those that split less come first.
+
+    Steps that give the same number of pieces are one; the last dim's is as large as fits.
+    """
+
+    def search(k: int, room: int) -> Iterator[tuple[int, ...]]:
+        if k == len(pixels):
+            yield ()
+            return
+        side = pixels[k].hi
+        assert isinstance(side, int)
+        most = max(min(side, room), 1)
+        fewest = -(-side // most)
+        counts = {-(-side // _even(side, step)) for step in range(1, most + 1)}
+        for count in sorted(counts) if k < len(pixels) - 1 else (fewest,):
+            step = -(-side // count)
+            yield from ((step, *rest) for rest in search(k + 1, room // step))
+
+    for steps in search(0, max(limit, 1)):
+        yield _of_steps(pixels, steps)
+
+
+def _even(side: int, step: int) -> int:
+    """The length of equal pieces, as many as there are of `step`."""
+    return -(-side // -(-side // step))
+
+
+def _of_steps(pixels: Sequence[Dim], steps: Sequence[int]) -> Tiling:
+    loops: list[tuple[str, int, int]] = []
+    pieces: list[Piece] = []
+    for d, step in zip(pixels, steps, strict=True):
+        assert isinstance(d.hi, int)
         if step == d.hi:
             pieces.append(Piece(d.name, 0, d.hi, d.hi))
             continue
-        if step > 1:  # pieces of equal length
-            step = -(-d.hi // -(-d.hi // step))
         start = var(f"{d.name}0")
         loops.append((f"{d.name}0", d.hi, step))
         stop = minimum(start + step, d.hi) if d.hi % step else start + step
         pieces.append(Piece(d.name, start, stop, step))
-    return Tiling(tuple(reversed(loops)), tuple(reversed(pieces)))
+    return Tiling(tuple(loops), tuple(pieces))

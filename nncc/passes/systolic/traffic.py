@@ -1,16 +1,20 @@
-"""What a product moves between the memories, before any code is written.
+"""What a product moves between the memories, before any code is written, and its best tiles.
 
 Weights stay in the array while all pixels of a tile of accumulators pass; a tile of weights is
-fetched again for each tile of pixels. So the fewest tiles of pixels move the least, as long as the
-array can work on one tile while the one before is rescaled.
+fetched again for each tile of pixels, unless it is alone for its columns. So the fewest tiles of
+pixels move the least, as long as the array can work on one tile while the one before is rescaled.
 
     traffic(shape, array)["weight_memory"]      (bytes read, bytes written)
+
+What the finished Loops move, of every kind of nest, `nncc.passes.systolic.performed` counts.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from nncc.ir.nests import Dim
 from nncc.machines.systolic.model import (
@@ -20,7 +24,8 @@ from nncc.machines.systolic.model import (
     WEIGHT_MEMORY,
     SystolicArray,
 )
-from nncc.passes.systolic.tiling import Tiling, tiled
+from nncc.passes.reuse.fetches import fetched, unit
+from nncc.passes.systolic.tiling import Tiling, tilings
 
 PARAMETERS = 9  # bytes a column: bias, multiplier and shift
 
@@ -31,33 +36,37 @@ class Shape:
 
     Args:
         pixels: rows of the output for each block of columns; `tiles`: pieces that they are cut in.
-        blocks: for each block of columns the number of taps, of lanes that are written, and of
-            lanes that are filled.
+        blocks: for each block of columns the number of taps, of lanes that are written, of lanes
+            that are filled, and of rescalings.
     """
 
     pixels: int
     tiles: int
-    blocks: tuple[tuple[int, int, int], ...]
+    blocks: tuple[tuple[int, int, int, int], ...]
 
     @property
     def fetches(self) -> int:
-        """Weight tiles that are fetched; one that is alone for its columns stays."""
-        return sum(taps * (self.tiles if taps > 1 else 1) for taps, _, _ in self.blocks)
+        """Weight tiles that are fetched, by the data-reuse model: the array holds one."""
+        return sum(
+            count * fetched_tiles(self.tiles, taps)
+            for taps, count in Counter(taps for taps, *_ in self.blocks).items()
+        )
 
     @property
     def products(self) -> int:
         """Cycles in which the array works."""
-        return self.pixels * sum(taps for taps, _, _ in self.blocks)
+        return self.pixels * sum(taps for taps, *_ in self.blocks)
 
 
 def traffic(shape: Shape, array: SystolicArray) -> dict[str, tuple[int, int]]:
     """Bytes read from and written to each memory."""
     pixels, sums = shape.pixels, 4 * array.columns * shape.pixels
     weights = shape.fetches * array.tile_bytes
-    taps = sum(t for t, _, _ in shape.blocks)
-    lanes = sum(n for _, n, _ in shape.blocks)
-    filled = sum(n for _, _, n in shape.blocks)
-    parameters = PARAMETERS * array.columns * shape.tiles * len(shape.blocks)
+    taps = sum(t for t, *_ in shape.blocks)
+    lanes = sum(n for _, n, _, _ in shape.blocks)
+    filled = sum(n for _, _, n, _ in shape.blocks)
+    rescalings = sum(n for *_, n in shape.blocks)
+    parameters = PARAMETERS * array.columns * shape.tiles * rescalings
     return {
         WEIGHT_MEMORY: (weights, 0),
         WEIGHT_FIFO: (weights, weights),
@@ -66,8 +75,16 @@ def traffic(shape: Shape, array: SystolicArray) -> dict[str, tuple[int, int]]:
     }
 
 
+@cache
+def fetched_tiles(tiles: int, taps: int) -> int:
+    """Weight tiles that come to the array for one block of columns: tiles of pixels, then taps."""
+    sides = {"tile": (0, tiles), "tap": (0, taps)}
+    weights = unit("w", "read", 1, tap=taps)
+    return fetched(weights, (("tile", 1), ("tap", 1)), sides).loads
+
+
 def chosen_tiling(
-    pixels: Sequence[Dim], count: int, blocks: tuple[tuple[int, int, int], ...],
+    pixels: Sequence[Dim], count: int, blocks: tuple[tuple[int, int, int, int], ...],
     array: SystolicArray, frequency_hz: float,
 ) -> tuple[Tiling, Shape]:  # fmt: skip
     """The tiling that takes the fewest cycles by bandwidth and work.
@@ -76,12 +93,23 @@ def chosen_tiling(
     of them fetch the weights less often.
     """
     found: list[tuple[float, Tiling, Shape]] = []
-    cycle = frequency_hz / array.weight_bytes_per_second
     for limit in dict.fromkeys((max(array.accumulator_rows // 2, 1), array.accumulator_rows)):
-        tiling = tiled(pixels, limit)
+        tiling = min(tilings(pixels, limit), key=lambda t: t.count)
         shape = Shape(count, tiling.count, blocks)
-        fetching = shape.fetches * array.tile_bytes * cycle
-        alone = 0 if not found else count * len(blocks)  # rescaling while the array waits
-        found.append((max(fetching, shape.products) + alone, tiling, shape))
+        is_half = limit <= max(array.accumulator_rows // 2, 1)
+        found.append((cycles(shape, array, frequency_hz, beside=is_half), tiling, shape))
     _, tiling, shape = min(found, key=lambda f: f[0])
     return tiling, shape
+
+
+def cycles(shape: Shape, array: SystolicArray, frequency_hz: float, *, beside: bool) -> float:
+    """Cycles of the unit that has most to do.
+
+    Args:
+        beside: whether the array multiplies while rows are rescaled.
+    """
+    fetching = shape.fetches * array.tile_bytes * frequency_hz / array.weight_bytes_per_second
+    rescaling = shape.pixels * sum(n for *_, n in shape.blocks)
+    if beside:
+        return max(fetching, shape.products, rescaling)
+    return max(fetching, shape.products) + rescaling

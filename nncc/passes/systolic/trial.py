@@ -37,7 +37,7 @@ def _segment(module: Module, target: Machine) -> dict[str, str]:
         module = Specialize(sizes=dict.fromkeys(module.sizes, SIZE)).run(module)
     except NnccError:
         module = Specialize(sizes=dict.fromkeys(module.sizes, 1)).run(module)
-    module = Rows().run(Fuse().run(module, target), target)
+    module = Rows(pixels=False).run(Fuse().run(module, target), target)
     found: dict[str, str] = {}
     for node in module.graph.nodes:
         try:

@@ -11,7 +11,7 @@ same part inside of x: each has a window of its own, and for sums its own rescal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,13 +23,16 @@ from nncc.ir.nests import ASSIGN, Access, Dim, Nest
 from nncc.ir.types import i8, i32
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.model import ACCUMULATORS
+from nncc.passes.systolic.blocks import block_phases
 from nncc.passes.systolic.code import (
     Code,
     blocks_of,
     channel_dims,
     constant_buffer,
+    filled,
     function,
     integer,
+    is_filled,
     limits_of,
     rescaling,
     rows_buffer,
@@ -45,7 +48,14 @@ WINDOW = ("p", "q")
 
 def window_code(nest: Nest, constants: Mapping[str, Array], machine: Machine) -> Code:
     """The code of such a nest. Raises PassError with the statement that no operation computes."""
-    return _Windows(nest, constants, machine).code()
+    phases = list(block_phases(nest, nest.statements[-1]))
+    found = [_Windows(p, constants, machine, p is phases[-1]).code() for p in phases]
+    if len(found) == 1:
+        return found[0]
+    if any(code.constants for code in found):
+        raise PassError(f"{nest.name}: sums of windows are not kept in blocks of pixels")
+    body = [s for code in found for s in code.function.body]
+    return replace(found[0], function=replace(found[0].function, body=tuple(body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +69,14 @@ class _Segment:
 
 
 class _Windows:
-    def __init__(self, nest: Nest, constants: Mapping[str, Array], machine: Machine) -> None:
+    """The windows of one pixel of a block; `fills`: behind its lanes there are none of others."""
+
+    def __init__(
+        self, nest: Nest, constants: Mapping[str, Array], machine: Machine, fills: bool
+    ) -> None:
         assert machine.array is not None
         self.nest, self.constants, self.array = nest, constants, machine.array
+        self.fills = fills
         found = nest.statements
         if len(found) != 3 or [s.combine for s in found if s is not found[1]] != [ASSIGN] * 2:
             raise PassError(f"{nest.name}: no windows")
@@ -102,7 +117,10 @@ class _Windows:
                             guarded=self.x.other is not None)  # fmt: skip
         self.target = place(self.y_param, self.out.targets[0].indices, self.grid, self.pixels,
                             guarded=False)  # fmt: skip
-        if (self.grid.full(self.source.lanes) != self.grid.full(self.target.lanes)).any():
+        lanes = self.grid.full(self.source.lanes).reshape(-1)
+        shifts = self.grid.full(self.target.lanes).reshape(-1) - lanes
+        self.lanes, self.shift = lanes, int(shifts[0])
+        if (shifts != self.shift).any():
             raise PassError(f"{self.acc.name}: the windows move channels")
 
     def start(self) -> None:
@@ -209,27 +227,45 @@ class _Windows:
         tiling = tiled(self.pixels, limit)
         regions = self.regions(tiling)
         constants = self.parameters(tiling, regions) if self.is_sum else []
-        vectors = []
+        vectors: dict[int, list[tuple[int, ...]]] = {}  # by the number of lanes
         blocks, which = blocks_of(self.target.offsets, self.grid.shape)
         for k, block in enumerate(blocks):
-            member = int(np.argmax(which == k))
-            source = [int(self.grid.full(o).reshape(-1)[member]) for o in self.source.offsets]
-            vectors.append((*(int(b) for b in block), *source))
+            members = np.flatnonzero(which == k)
+            source = [int(self.grid.full(o).reshape(-1)[members[0]]) for o in self.source.offsets]
+            lanes = int(self.lanes[members].max()) + 1
+            if self.fills and not self.shift and is_filled(self.x_param):
+                lanes = self.array.rows  # what fills x fills y
+            vectors.setdefault(lanes, []).append((*(int(b) for b in block), *source))
         body: list[Stmt] = []
-        for run in runs_of(vectors):
-            o: Size = var("o") if run.count > 1 else 0
-            offsets = run.at(o)
-            y, x = offsets[: len(self.target.factors)], offsets[len(self.target.factors) :]
-            inner = (
-                self.sums(tiling, regions, y, x)
-                if self.is_sum
-                else tiling.rows(tuple(self.largest(tiling, a, b, y, x) for a, b in regions))
-            )
-            body += (For("o", 0, run.count, inner),) if run.count > 1 else inner
+        for lanes, own in vectors.items():
+            for run in runs_of(own):
+                o: Size = var("o") if run.count > 1 else 0
+                offsets = run.at(o)
+                y, x = offsets[: len(self.target.factors)], offsets[len(self.target.factors) :]
+                inner = (*self.folded(tiling, regions, y, x, lanes), *self.rest(tiling, y, lanes))
+                body += (For("o", 0, run.count, inner),) if run.count > 1 else inner
         buffers: list[Buffer] = [rows_buffer("x", self.x_param, "in")]
         buffers += [constant_buffer(n, a) for n, a in constants]
         buffers.append(rows_buffer("y", self.y_param, "out"))
         return Code(function(self.nest, buffers, body), (self.x_param.name,), tuple(constants))
+
+    def folded(
+        self, tiling: Tiling, regions: list[tuple[_Segment, _Segment]], y: list[Size],
+        x: list[Size], lanes: int,
+    ) -> tuple[Stmt, ...]:  # fmt: skip
+        """All windows around one row of y for each pixel."""
+        if self.is_sum:
+            return self.sums(tiling, regions, y, x, lanes)
+        return tiling.rows(tuple(self.largest(tiling, a, b, y, x, lanes) for a, b in regions))
+
+    def rest(self, tiling: Tiling, y: list[Size], lanes: int) -> tuple[Stmt, ...]:
+        """Fills what no window gives, if someone reads it."""
+        end = self.shift + lanes
+        if not self.fills or not is_filled(self.y_param) or end == self.array.rows:
+            return ()
+        rows = [tiling.index(f, v) for f, v in zip(self.target.factors, y, strict=True)]
+        fill = filled(tiling, Access("y", (*rows, end + var("l"))), self.array.rows - end)
+        return tiling.tiles(fill)
 
     def box(self, tiling: Tiling, a: _Segment, b: _Segment) -> tuple[Dim, Dim]:
         found = []
@@ -255,13 +291,13 @@ class _Windows:
         return Load("x", (*rows, lane), i8)
 
     def largest(
-        self, tiling: Tiling, a: _Segment, b: _Segment, y: list[Size], x: list[Size]
+        self, tiling: Tiling, a: _Segment, b: _Segment, y: list[Size], x: list[Size], count: int
     ) -> Stmt:
         """The largest elements of all windows of a region."""
         assert self.outside is not None
-        lanes = Dim("l", 0, self.array.rows)
+        lanes = Dim("l", 0, count)
         rows = [tiling.index(f, v) for f, v in zip(self.target.factors, y, strict=True)]
-        target = Access("y", (*rows, var("l")))
+        target = Access("y", (*rows, self.shift + var("l")))
         box = self.box(tiling, a, b)
         if a.first == a.last or b.first == b.last:
             return Perform("fill_rows", (*box, lanes), target, ASSIGN, (integer(-128, i8),))
@@ -270,18 +306,18 @@ class _Windows:
 
     def sums(
         self, tiling: Tiling, regions: list[tuple[_Segment, _Segment]], y: list[Size],
-        x: list[Size],
+        x: list[Size], count: int,
     ) -> tuple[Stmt, ...]:  # fmt: skip
         """Sums of all windows into accumulators and from there, rescaled, to rows."""
         assert self.match is not None
-        columns, height = self.array.columns, self.array.rows
+        columns = self.array.columns
         rows = [tiling.index(f, v) for f, v in zip(self.target.factors, y, strict=True)]
         local = Buffer("t", i32, (*tiling.local_shape, columns), "local", ACCUMULATORS)
         lane = var("l")
         t = (*tiling.local(), lane)
         body: list[Stmt] = []
-        for first in range(0, height, columns):
-            lanes = Dim("l", 0, min(columns, height - first))
+        for first in range(0, count, columns):
+            lanes = Dim("l", 0, min(columns, count - first))
             added: list[Stmt] = []
             for k, (a, b) in enumerate(regions):
                 box = self.box(tiling, a, b)
@@ -291,7 +327,7 @@ class _Windows:
                 parameters = [Load(n, (k, lane), i8 if n == "s" else i32)
                               for n in ("bias", "m", "s")]  # fmt: skip
                 operands = (Load("t", t, i32), *parameters, *limits_of(self.match))
-                target = Access("y", (*rows, first + lane))
+                target = Access("y", (*rows, self.shift + first + lane))
                 added.append(Perform("requantize", (*box, lanes), target, ASSIGN, operands))
             body += tiling.tiles((Alloc(local, tiling.rows(tuple(added))),))
         return tuple(body)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nncc.isa.tpu.instructions import (
+    ACTIVATIONS,
     AddRows,
     CopyRows,
     FillRows,
@@ -40,7 +41,7 @@ from nncc.machines.systolic.model import (
     SystolicArray,
 )
 from nncc.machines.systolic.sizes import array_of
-from nncc.runtime.statistics import Layer, MemoryUse, Statistics
+from nncc.runtime.statistics import Layer, MemoryUse, OperationUse, Statistics
 from nncc.runtime.tpu.execute import Points
 from nncc.runtime.tpu.timing import NON_MATRIX, OTHER, Span, Wait
 
@@ -80,11 +81,16 @@ def traffic(i: Instruction, points: Points, a: SystolicArray) -> tuple[_Traffic,
     return ()
 
 
+_MULTIPLICATIONS = {False: "matmul", True: "matmul_unsigned"}  # by `unsigned`
+# The unit that does each operation.
+_UNIT_OF = dict.fromkeys(_MULTIPLICATIONS.values(), Unit.MATRIX)
+_UNIT_OF |= {mnemonic(kind): Unit.ACTIVATION for kind in ACTIVATIONS}
+
+
 def operation_points(i: Instruction, points: Points, a: SystolicArray) -> tuple[str, int]:
     """The name of the operation that an instruction is, and the points of its statement."""
     if isinstance(i, MatrixMultiply):
-        name = "matmul_unsigned" if i.unsigned else "matmul"
-        return name, points.box * a.rows * a.columns
+        return _MULTIPLICATIONS[i.unsigned], points.box * a.rows * a.columns
     if i.unit is Unit.ACTIVATION:
         return mnemonic(type(i)), points.box * points.window * i.lanes  # type: ignore[attr-defined]
     return "", 0
@@ -95,7 +101,7 @@ class _Share:
     cycles: int = 0
     active: int = 0
     macs: int = 0
-    compute_pj: float = 0.0
+    operations: Counter[str] = field(default_factory=Counter)
     stalls: Counter[str] = field(default_factory=Counter)
     read: Counter[str] = field(default_factory=Counter)
     written: Counter[str] = field(default_factory=Counter)
@@ -117,7 +123,7 @@ class Books:
             share.written[memory] += written
         name, count = operation_points(i, points, self.array)
         if name:
-            share.compute_pj += count * self.machine.operations[name].energy
+            share.operations[name] += count
         if isinstance(i, MatrixMultiply) and node not in self.program.macs:
             share.macs += count
 
@@ -144,9 +150,16 @@ class Books:
             read, written = share.read[s.name], share.written[s.name]
             energy = read * s.read_pj_per_byte + written * s.write_pj_per_byte
             memories[s.name] = MemoryUse(read, written, energy)
+        operations = {}
+        units = {str(unit): 0.0 for unit in (Unit.MATRIX, Unit.ACTIVATION)}
+        for name, count in share.operations.items():
+            use = operations[name] = OperationUse(
+                count, count * self.machine.operations[name].energy
+            )
+            units[str(_UNIT_OF[name])] += use.energy_pj
         return Layer(
-            node, share.cycles, share.active, share.macs, dict(share.stalls), memories,
-            share.compute_pj,
+            node, share.cycles, share.active, share.macs, dict(share.stalls), memories, units,
+            operations,
         )  # fmt: skip
 
     def _attribute(self, spans: tuple[Span, ...], waits: tuple[Wait, ...], cycles: int) -> None:

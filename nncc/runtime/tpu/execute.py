@@ -43,7 +43,7 @@ from nncc.machines.machine import Machine
 from nncc.machines.systolic.model import UNIFIED_BUFFER, WEIGHT_MEMORY
 from nncc.machines.systolic.sizes import array_of
 from nncc.runtime.tpu.host import HostMemory
-from nncc.runtime.tpu.rows import Array, Rows, Selection, Violation, box_rows
+from nncc.runtime.tpu.rows import Array, Rows, Selection, Violation, apart, box_rows
 
 _EXACT_ROWS = 512  # products summed in float32 without rounding
 _INT32 = np.iinfo(np.int32)
@@ -247,7 +247,7 @@ class Memories:
         rows, lanes = -(-count // self.unified.lanes), self.unified.lanes
         self.unified.inside(row, (rows,), (1,))
         selection = slice(row, row + rows, 1)
-        _apart(selection, targets, same=False)
+        apart(selection, targets, same=False)
         whole = count // lanes
         content = [self._read(slice(row, row + whole, 1), 0, lanes).reshape(-1)]
         if count % lanes:
@@ -284,8 +284,8 @@ class Memories:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         first = self._sources(i.source, i.height, i.width)
         second = self._sources(i.other, i.height, i.width, Register.OTHER_1)
-        _apart(first, targets, same=True)
-        _apart(second, targets, same=True)
+        apart(first, targets, same=True)
+        apart(second, targets, same=True)
         a = self._read(first, i.source_lane, i.lanes).astype(np.int32)
         b = self._read(second, i.source_lane, i.lanes).astype(np.int32)
         total = (a - i.za) * i.ma + (b - i.zb) * i.mb + (1 << (i.s - 1)) >> i.s
@@ -295,7 +295,7 @@ class Memories:
     def _look_up(self, i: LookUp) -> Points:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         sources = self._sources(i.source, i.height, i.width)
-        _apart(sources, targets, same=True)
+        apart(sources, targets, same=True)
         table = self._block(i.table, 256, targets)
         x = self._read(sources, i.source_lane, i.lanes)
         self._write(targets, i.lane, table[x.astype(np.int16) + 128])
@@ -306,8 +306,11 @@ class Memories:
         c = self.configuration
         counts = (c[Register.WINDOW_HEIGHT], c[Register.WINDOW_WIDTH])
         strides = (c[Register.WINDOW_1], c[Register.WINDOW_2])
-        if min(counts) < 1:
-            raise Violation(f"a window of {counts[0]} x {counts[1]} has no elements")
+        most = self.array.unified_rows  # more would be some rows several times
+        if not 1 <= counts[0] * counts[1] <= most:
+            raise Violation(
+                f"a window of {counts[0]} x {counts[1]} has not between 1 and {most} elements"
+            )
         steps = (c[Register.IN_1], c[Register.IN_2])
         self.unified.inside(base, (height, width, *counts), (*steps, *strides))
         return [
@@ -320,7 +323,7 @@ class Memories:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         window = self._window(i.source, i.height, i.width)
         for rows in window:
-            _apart(rows, targets, same=len(window) == 1)
+            apart(rows, targets, same=len(window) == 1)
         largest = self._read(window[0], i.source_lane, i.lanes)
         for rows in window[1:]:
             largest = np.maximum(largest, self._read(rows, i.source_lane, i.lanes))
@@ -353,7 +356,7 @@ class Memories:
     def _copy(self, i: CopyRows) -> Points:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         sources = self._sources(i.source, i.height, i.width)
-        _apart(sources, targets, same=True)
+        apart(sources, targets, same=True)
         self._write(targets, i.lane, self._read(sources, i.source_lane, i.lanes))
         return Points(i.height * i.width)
 
@@ -373,36 +376,6 @@ def _product(x: Array, tile: Array) -> Array:
         total = part.astype(np.int32) if total is None else total + part.astype(np.int32)
     assert total is not None
     return total
-
-
-def _apart(sources: Selection, targets: Selection, *, same: bool) -> None:
-    """Raises Violation unless an instruction's sources and targets have no row in common.
-
-    Args:
-        same: each point may read the row that it writes.
-    """
-    first, last = _span(sources)
-    low, high = _span(targets)
-    if last < low or high < first:
-        return
-    ours, theirs = _numbers(sources), _numbers(targets)
-    if same and np.array_equal(ours, theirs):
-        return
-    common = np.intersect1d(ours, theirs)
-    if len(common):
-        raise Violation(f"row {common[0]} is read and written by the same instruction")
-
-
-def _span(rows: Selection) -> tuple[int, int]:
-    if isinstance(rows, slice):
-        return rows.start, rows.stop - 1
-    return int(rows.min()), int(rows.max())
-
-
-def _numbers(rows: Selection) -> Array:
-    if isinstance(rows, slice):
-        return np.arange(rows.start, rows.stop, rows.step)
-    return rows
 
 
 _EXECUTE: dict[type[Instruction], Callable[[Memories, Any], Points]] = {

@@ -53,6 +53,36 @@ def first_and_last(base: int, counts: tuple[int, ...], strides: tuple[int, ...])
     return base, base + sum((n - 1) * s for n, s in zip(counts, strides, strict=True))
 
 
+def apart(sources: Selection, targets: Selection, *, same: bool) -> None:
+    """Raises Violation unless an instruction's sources and targets have no row in common.
+
+    Args:
+        same: each point may read the row that it writes.
+    """
+    first, last = _span(sources)
+    low, high = _span(targets)
+    if last < low or high < first:
+        return
+    ours, theirs = _numbers(sources), _numbers(targets)
+    if same and np.array_equal(ours, theirs):
+        return
+    common = np.intersect1d(ours, theirs)
+    if len(common):
+        raise Violation(f"row {common[0]} is read and written by the same instruction")
+
+
+def _span(rows: Selection) -> tuple[int, int]:
+    if isinstance(rows, slice):
+        return rows.start, rows.stop - 1
+    return int(rows.min()), int(rows.max())
+
+
+def _numbers(rows: Selection) -> Array:
+    if isinstance(rows, slice):
+        return np.arange(rows.start, rows.stop, rows.step)
+    return rows
+
+
 class Rows:
     """A memory of `rows` rows with `lanes` elements each.
 

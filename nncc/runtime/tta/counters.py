@@ -47,7 +47,8 @@ class SourceCounters:
     triggers: Counter[str] = field(default_factory=Counter)
     bytes_read: Counter[str] = field(default_factory=Counter)  # by memory, as bytes_written
     bytes_written: Counter[str] = field(default_factory=Counter)
-    compute_pj: float = 0.0  # energy of operations
+    # pJ by unit, bus and register file
+    energy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     operations: Counter[str] = field(default_factory=Counter)
 
 
@@ -96,6 +97,8 @@ def count(program: Program, machine: Machine, tally: Tally) -> Counters:
     written_bytes: Counter[str] = Counter()
     energy: defaultdict[str, float] = defaultdict(float)
     sources: dict[str, SourceCounters] = {}
+    buses = {b.name: b.energy for b in a.buses}
+    files = {f.name: f for f in a.files}
     squashed = 0
     for i, (instruction, times) in enumerate(
         zip(program.instructions, tally.executed, strict=True)
@@ -108,17 +111,22 @@ def count(program: Program, machine: Machine, tally: Tally) -> Counters:
             happened = times if move.guard is None else tally.moves[i, move.bus]
             squashed += times - happened
             moves[move.bus] += happened
+            share.energy[move.bus] += happened * buses[move.bus]
             if isinstance(move.source, RegisterRef):
                 reads[move.source.file] += happened
+                if (file := files.get(move.source.file)) is not None:  # else an immediate unit
+                    share.energy[file.name] += happened * file.read_energy
             if isinstance(move.destination, RegisterRef):
-                writes[move.destination.file] += happened
+                name = move.destination.file
+                writes[name] += happened
+                share.energy[name] += happened * files[name].write_energy
             elif started := _operation(move, machine):
                 unit, operation = started
                 triggers[unit, operation] += happened
                 share.triggers[unit] += happened
                 record = machine.operations[operation]
                 energy[unit] += happened * record.energy
-                share.compute_pj += happened * record.energy
+                share.energy[unit] += happened * record.energy
                 share.operations[operation] += happened
                 if record.memory is not None:
                     space = a.unit[unit].address_space

@@ -17,7 +17,7 @@ from nncc.isa.tta.program import Program
 from nncc.isa.tta.verify import architecture_of
 from nncc.machines.machine import Machine, Operation
 from nncc.runtime.executable import Array
-from nncc.runtime.statistics import Layer, MemoryUse, Statistics
+from nncc.runtime.statistics import Layer, MemoryUse, OperationUse, Statistics
 from nncc.runtime.trace import Timeline, Trace
 from nncc.runtime.tta.counters import Counters
 from nncc.runtime.tta.decoded import DecodedMove
@@ -172,7 +172,11 @@ def statistics(counts: Counters, machine: Machine) -> Statistics:
                 sum(n * products[op] for op, n in share.operations.items()),
                 {"bank conflicts": share.stalls} if share.stalls else {},
                 memories,
-                share.compute_pj,
+                {name: energy for name, energy in share.energy.items() if energy},
+                {
+                    name: OperationUse(n, n * machine.operations[name].energy)
+                    for name, n in share.operations.items()
+                },
             )
         )
     units = {

@@ -56,7 +56,9 @@ def simulated(inner: Executable, machine: Machine) -> Executable:
                 line.span("unit", name, k * CYCLES, CYCLES, layer=name)
             line.counter("depth", 0, 3)
         found = tuple(
-            Layer(n, CYCLES, 50, 10, {"waiting": 5}, {"buffer": MemoryUse(8, 4, 2.0)}, 1.0)
+            Layer(
+                n, CYCLES, 50, 10, {"waiting": 5}, {"buffer": MemoryUse(8, 4, 2.0)}, {"unit": 1.0}
+            )
             for n in layers
         )
         return Statistics(
