@@ -1,4 +1,4 @@
-"""`python -m benchmarks networks|kernels|compile|digits|tpu|tta [options]`: nncc beside others.
+"""`python -m benchmarks networks|kernels|compile|digits|tpu|…`: nncc beside others.
 
 Comparisons take turns in one run, pinned to one CPU; ratios count more than times.
 """
@@ -29,8 +29,13 @@ def main() -> int:
     digits = commands.add_parser("digits", help="accuracy and time of digit classifiers")
     digits.add_argument("--seconds", type=float, default=0.5, help="of measuring, for each time")
     commands.add_parser("tpu", help="its simulator beside SCALE-Sim and the paper")
+    arrays = commands.add_parser("tpu-networks", help="whole networks on the simulated array")
+    arrays.add_argument("models", nargs="*", help="names of examples/networks")
+    arrays.add_argument("--target", default="tpu", help="another machine with an array")
+    arrays.add_argument("--layers", action="store_true", help="also what each layer takes")
     tta = commands.add_parser("tta", help="how busy the machine's main unit is, by layer")
     tta.add_argument("--target", default="tta", help="another machine")
+    commands.add_parser("simulators", help="simulated cycles a second of TTA machines")
     args = parser.parse_args()
     # each is loaded when it is asked for: none pays for the others
     if args.command == "networks":
@@ -45,10 +50,18 @@ def main() -> int:
         from benchmarks import compiling
 
         return compiling.run(args.model)
+    if args.command == "simulators":
+        from benchmarks import simulators
+
+        return simulators.run()
     if args.command == "tpu":
         from benchmarks import tpu
 
         return tpu.run()
+    if args.command == "tpu-networks":
+        from benchmarks import tpu_networks
+
+        return tpu_networks.run(args.models, args.target, args.layers)
     if args.command == "tta":
         from benchmarks import tta
 

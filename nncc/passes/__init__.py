@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nncc.passes.legalize import Legalize as Legalize
     from nncc.passes.lower import Lower as Lower
     from nncc.passes.offset import Offset as Offset
+    from nncc.passes.pack import Pack as Pack
+    from nncc.passes.pad import Pad as Pad
     from nncc.passes.perform import Perform as Perform
     from nncc.passes.plan import Plan as Plan
     from nncc.passes.quantize import Quantize as Quantize
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 # In the order in which a full pipeline runs them. The class of `fold` is `Fold` in fold.py.
 NAMES = (
     "integerize", "fold", "cse", "dce", "specialize", "quantize", "legalize", "offset", "fuse",
-    "layout", "rows", "lower", "tensorize", "tile", "vectorize", "emit", "hoist", "perform", "plan",
+    "layout", "rows", "lower", "pack", "pad", "tensorize", "tile", "vectorize", "emit", "hoist",
+    "perform", "plan",
 )  # fmt: skip
 
 _registered: dict[str, type[Pass]] = {}

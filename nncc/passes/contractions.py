@@ -168,10 +168,11 @@ def contractions(nest: Nest, machine: Machine) -> Iterator[Contraction]:
                     yield Contraction(nest, operation, statement, operands, dims, vector, lanes)
     operands = loads(statement.values[0])
     for vector in outputs if len(operands) > 1 else ():
-        lanes = machine.vector_bytes // LANE_BYTES
+        lanes = max(1, machine.vector_bytes // LANE_BYTES)
+        is_scalar = lanes <= 1
         while lanes > 1 and axis_of(statement.targets[0], vector, lanes) is None:
             lanes //= 2
-        if lanes > 1:
+        if lanes > 1 or is_scalar:
             yield Contraction(nest, None, statement, operands, (), vector, lanes)
 
 

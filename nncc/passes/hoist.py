@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,7 +11,7 @@ from nncc.ir.bounds import Range, bounds
 from nncc.ir.expr import Load
 from nncc.ir.graph import Module
 from nncc.ir.index import elements, maximum, variables
-from nncc.ir.loops import Alloc, For, Function, If, Let, Stmt, While
+from nncc.ir.loops import Alloc, Declare, For, Function, If, Let, Stmt, While, walk_statements
 from nncc.machines.machine import Machine
 from nncc.passes.base import Pass
 
@@ -22,8 +23,8 @@ class Hoist(Pass):
     for e { for f { let b_v = b[0 : 32] … } }  →  let b_v = b[0 : 32]  for e { for f { … } }
 
     A load from a buffer that the function does not write goes before the loops that do not select
-    its element, where these surely run. So the Loops say how often everything is loaded:
-    `nncc.passes.reuse` counts it, and a back end need not look for it.
+    its element, where these surely run, if no other value has its name. So the Loops say how often
+    everything is loaded: `nncc.passes.reuse` counts it, and a back end need not look for it.
 
     Args:
         registers: vectors, and as many scalars, that may be held across a loop for that
@@ -43,17 +44,30 @@ class Hoist(Pass):
 def hoisted(function: Function, registers: int) -> Function:
     """`function` with loads before loops; the same object if there are none to move."""
     known = frozenset(b.name for b in function.buffers if b.access == "in")
-    body = _Hoisting(known, registers).block(function.body, {})
+    bound = Counter(map(_bound, walk_statements(function.body)))
+    once = frozenset(name for name, count in bound.items() if count == 1)
+    body = _Hoisting(known, once, registers).block(function.body, {})
     return function if body == function.body else replace(function, body=body)
+
+
+def _bound(s: Stmt) -> str:
+    """The name that a statement binds, if it does."""
+    if isinstance(s, Let | Declare):
+        return s.name
+    if isinstance(s, For):
+        return s.variable
+    return s.buffer.name if isinstance(s, Alloc) else ""
 
 
 @dataclass(frozen=True)
 class _Hoisting:
     """Args:
     known: buffers that are not written; `registers`: values of a kind held across a loop.
+    once: names that are bound once, and so may be visible anywhere.
     """
 
     known: frozenset[str]
+    once: frozenset[str]
     registers: int
 
     def block(self, body: tuple[Stmt, ...], ranges: Mapping[str, Range]) -> tuple[Stmt, ...]:
@@ -92,6 +106,8 @@ class _Hoisting:
         """Whether all rounds of a loop load the same."""
         e = x.value
         if not isinstance(e, Load) or e.tensor not in self.known or e.other is not None:
+            return False
+        if x.name not in self.once:
             return False
         sizes = (*e.indices, *([] if e.count is None else [e.count]))
         return not any(variable in variables(i) or elements(i) for i in sizes)

@@ -134,7 +134,7 @@ class _Chooser:
             if any(n is None for n in names):
                 continue
             extent = shape[axis]
-            wide = not isinstance(extent, int) or 4 * extent >= self.lanes
+            wide = not isinstance(extent, int) or 4 * extent >= self.lanes or self.is_only(product)
             contracted = product is not None and set(names) == {product.vector} and wide
             followed = any(
                 layout is not None and self.is_blocked_by(nest, p, layout, name, step)
@@ -144,6 +144,10 @@ class _Chooser:
             if contracted or followed:
                 return by_channel(shape, axis, self.lanes), axis
         return None
+
+    def is_only(self, product: Contraction | None) -> bool:
+        """Whether the machine sums products in vectors by operations only, one by one otherwise."""
+        return product is not None and self.target.architecture is not None
 
     def is_blocked_by(
         self, nest: Nest, param: str, layout: TensorLayout, dim: str | None, step: int
@@ -227,7 +231,8 @@ class _Chooser:
     def weights(self, nest: Nest, product: Contraction, load: Load) -> TensorLayout | None:
         """[m // B, c // C, taps…, c % C, m % B], with zeros behind the ends.
 
-        With a grouping operation the innermost are its operand: [m % lanes, c % group].
+        With a grouping operation the innermost are its operand: [m % lanes, c % group], and before
+        them stand the groups of a block of channels, as the loops of `tensorize` walk.
         """
         shape = nest.param(load.tensor).type.shape
         m, c = product.vector, product.channel
@@ -244,19 +249,29 @@ class _Chooser:
         two = not product.is_depthwise and group == 1 and axis_of(load, m, 2 * lanes) is not None
         extent = product.dim(m).extent
         block = 2 * lanes if two and (not isinstance(extent, int) or extent > lanes) else lanes
-        channels = group
+        channels = 1
         if group == 1 and taps and c is not None:
             size = shape[axes[c]]
             channels = lanes if isinstance(size, int) and size > lanes else 1
         outer = [_whole(axes[n], shape) for n in rest] + [_major(axes[m], shape, block)]
         inner = [_minor(axes[m], block)]
-        if c is not None and channels > 1:
+        groups: list[tuple[Size, Size]] = []
+        if c is not None and group > 1:
+            size = shape[axes[c]]
+            whole = isinstance(size, int) and size > self.lanes and size % self.lanes == 0
+            if whole and taps:
+                outer.append(_major(axes[c], shape, self.lanes))
+                inside = var(f"d{axes[c]}") % self.lanes
+                groups = [(inside // group, self.lanes // group)]
+            else:
+                groups = [_major(axes[c], shape, group)]
+            inner = [*inner, _minor(axes[c], group)]
+        elif c is not None and channels > 1:
             outer.append(_major(axes[c], shape, channels))
-            inner = [*inner, _minor(axes[c], channels)]
-            inner = inner if group > 1 else inner[::-1]
+            inner = [_minor(axes[c], channels), *inner]
         elif c is not None:
             outer.append(_whole(axes[c], shape))
-        parts = [*outer, *(_whole(axes[n], shape) for n in taps), *inner]
+        parts = [*outer, *(_whole(axes[n], shape) for n in taps), *groups, *inner]
         return TensorLayout(tuple(d for d, _ in parts), tuple(e for _, e in parts), 0)
 
     # -- carrying it out -------------------------------------------------------------------

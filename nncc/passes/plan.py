@@ -11,10 +11,9 @@ import numpy as np
 
 from nncc.diagnostics import PassError
 from nncc.ir.bounds import nonnegative
-from nncc.ir.expr import Const, Load
 from nncc.ir.graph import Graph, Module, Node, Symbol
 from nncc.ir.index import Size, ceildiv, product, var
-from nncc.ir.loops import Buffer, Call, For, Function, Stmt, Store, View
+from nncc.ir.loops import Buffer, Call, Function, Stmt, View
 from nncc.ir.packing import pack
 from nncc.ir.program import (
     ALIGNMENT,
@@ -29,15 +28,15 @@ from nncc.ir.program import (
     Program,
     Signature,
 )  # fmt: skip
-from nncc.ir.types import DType, u8
+from nncc.ir.types import u8
 from nncc.machines.machine import Machine
 from nncc.ops.table import TABLE
 from nncc.passes.base import Pass
+from nncc.passes.copies import COPY, FILL, copy_function, fill_function
 from nncc.passes.placement import Interval, aligned, place
+from nncc.passes.views import is_view
 
 CALLS = ("Call", "Run")  # the ops that name a function
-COPY = "nncc.copy"
-FILL = "nncc.fill"
 
 
 @dataclass(frozen=True)
@@ -139,10 +138,10 @@ class Planner:
         graph = self.module.graph
         self.calls = []
         for node in graph.nodes:
-            if node.op in CALLS:
-                self.calls.append(node)
-            elif _is_alias(node):
+            if _is_alias(node) or self._is_view(node):
                 self.home[node.outputs[0]] = self.home_of(node.inputs[0])
+            elif node.op in CALLS:
+                self.calls.append(node)
             else:
                 raise PassError(f"{node.op} is no call yet; lower it first", node.location)
         made = {o for n in self.calls for o in n.outputs if o}
@@ -150,6 +149,10 @@ class Planner:
             if self.home_of(o) in made:
                 self.outputs.setdefault(self.home_of(o), o)
         self.memory = self.placed()
+
+    def _is_view(self, node: Node) -> bool:
+        nest = self.module.nests.get(str(node.attrs.get("callee", "")))
+        return node.op == "Call" and nest is not None and is_view(nest)
 
     def home_of(self, name: str) -> str:
         return self.home.get(name, name)
@@ -392,24 +395,3 @@ def _by_role(function: Function) -> list[Buffer]:
 
 def _sizes(function: Function) -> tuple[Size, ...]:
     return tuple(var(s) for s in function.sizes)
-
-
-def copy_function() -> Function:
-    """Copies n bytes."""
-    n, i, lanes = var("n"), var("i"), 64
-    whole = n // lanes * lanes
-    buffers = (Buffer("x", u8, (n,), "in", alignment=1), Buffer("y", u8, (n,), "out", alignment=1))
-    body = (
-        For("i", 0, whole, (Store("y", (i,), Load("x", (i,), u8, lanes=lanes)),), lanes),
-        For("i", whole, n, (Store("y", (i,), Load("x", (i,), u8)),)),
-    )
-    return Function(COPY, buffers, ("n",), body)
-
-
-def fill_function(name: str, symbol: Symbol) -> Function:
-    """Sets n elements to a state's first value."""
-    dtype: DType = symbol.type.dtype
-    value = Const(symbol.data.array.item(), dtype)
-    body = (For("i", 0, var("n"), (Store("y", (var("i"),), value),)),)
-    buffer = Buffer("y", dtype, (var("n"),), "out", alignment=1)
-    return Function(name, (buffer,), ("n",), body)

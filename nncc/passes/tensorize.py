@@ -19,6 +19,7 @@ CHAINS = 8  # independent accumulators that hide the latency of a multiply-add
 MOST_COLUMNS = 14
 MOST_ROWS = 7  # rows of a row-major matrix may share one set of an 8-way cache
 MOST_TAPS = 9  # copies of a register tile for kernel taps
+SCALAR_ROWS = 4
 UNROLL = 2  # steps of the innermost reduction loop written out (measured: 4 gains nothing)
 PREFETCH = 1 << 14  # bytes by which loads of weights run ahead (measured: 4 to 64 KB are alike)
 
@@ -39,12 +40,15 @@ class Tensorize(Pass):
     Args:
         columns: size of the register tile in the unrolled dimension (0: by the shape).
         vectors: vectors of outputs in the register tile (0: by the shape).
+        held: a reduction of at most so many vectors of weights is written out, so that the pass
+            `hoist` can keep them in registers for all columns.
         node: only the nest of this name.
     """
 
     name: ClassVar[str] = "tensorize"
     columns: int = 0
     vectors: int = 0
+    held: int = 0
     node: str = ""
 
     def run(self, module: Module, target: Machine) -> Module:
@@ -54,13 +58,25 @@ class Tensorize(Pass):
                 contraction = find_contraction(nest, target)
                 if contraction is not None:
                     tile = register_tile(contraction, target, self.columns, self.vectors)
-                    nests[name] = replace(nest, schedule=build_tree(contraction, tile))
+                    nests[name] = replace(nest, schedule=build_tree(contraction, tile, self.held))
         return module if nests == module.nests else replace(module, nests=nests)
 
 
 def find_contraction(nest: Nest, machine: Machine) -> Contraction | None:
     """The first way to compute the nest's reduction that its layouts allow, if there is one."""
-    return next((c for c in contractions(nest, machine) if _fits(c)), None)
+    found = [c for c in contractions(nest, machine) if _fits(c)]
+    if machine.architecture is not None:  # it computes with vectors what its operations say
+        found = [c for c in found if c.operation is not None or c.lanes == 1]
+    if found and found[0].operation is None and found[0].lanes == 1:
+        return max(found, key=_reuse)
+    return found[0] if found else None
+
+
+def _reuse(c: Contraction) -> tuple[int, int]:
+    """Of scalar tiles the best runs along the innermost dimension, and has the most rows."""
+    assert c.column is not None
+    extent = c.dim(c.vector).extent
+    return c.outputs.index(c.column), min(extent, SCALAR_ROWS) if isinstance(extent, int) else 1
 
 
 def _fits(c: Contraction) -> bool:
@@ -70,6 +86,9 @@ def _fits(c: Contraction) -> bool:
     """
     if c.operation is not None:
         return _in_memory_order(c, c.operation) and _finishes_in_lanes(c)
+    if c.lanes == 1:
+        bordered = any(c.vector in variables(g.condition) for g in guards(c.nest, c.statement))
+        return c.column is not None and not bordered
     strides = [stride(c.nest, x, c.vector, c.lanes) for x in c.operands]
     if any(x not in (0, 1) for x in strides) or 1 not in strides or c.column is None:
         return False
@@ -118,6 +137,8 @@ def register_tile(
     the L1 cache, so there at most 7. Columns are spread evenly over the extent.
     """
     registers = machine.vector_registers - 1
+    if contraction.lanes == 1:  # half of them: addresses and operands need some of the same file
+        registers = (registers + 1) // 2 + SCALAR_ROWS
     m = contraction.dim(contraction.vector).extent
     count = -(-m // contraction.lanes) if isinstance(m, int) else 1
     packed = _packed_vectors(contraction)
@@ -125,7 +146,7 @@ def register_tile(
         return 1, vectors or _most_vectors(count, packed)
     extent = contraction.dim(contraction.column).extent
     rows = _is_row_major(contraction)
-    wanted = 4 if rows else 2
+    wanted = 4 if rows or contraction.lanes == 1 else 2
     if isinstance(extent, int) and extent < CHAINS // wanted:
         wanted = CHAINS // max(1, extent)
     v = vectors or _most_vectors(min(count, wanted), packed)
@@ -167,7 +188,9 @@ def _packed_vectors(contraction: Contraction) -> int:
     return 0
 
 
-def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedule, ...]:
+def build_tree(
+    contraction: Contraction, tile: tuple[int, int], held: int = 0
+) -> tuple[Schedule, ...]:
     """The schedule: outer dimensions, the register tile, reductions, epilogue."""
     c = contraction
     columns, vectors = tile
@@ -175,14 +198,16 @@ def build_tree(contraction: Contraction, tile: tuple[int, int]) -> tuple[Schedul
     lanes = c.lanes
 
     def over_tile(leaf: Leaf) -> Schedule:
-        inner: Schedule = leaf if leaf.operation else Band(c.vector, lanes, "vector", (leaf,))
-        node: Schedule = Band(c.vector, lanes, "unroll", (inner,))
-        return Band(c.column, 1, "unroll", (node,)) if c.column else node
+        alone = leaf.operation or lanes == 1
+        inner: Schedule = leaf if alone else Band(c.vector, lanes, "vector", (leaf,))
+        is_fixed = lanes * vectors == 1  # by the loop outside
+        node: Schedule = inner if is_fixed else Band(c.vector, lanes, "unroll", (inner,))
+        return Band(c.column, 1, "unroll", (node,)) if c.column and columns > 1 else node
 
     ahead = tuple((x.tensor, PREFETCH) for x in c.weights if _is_vector(c, x))
     operation = c.operation.name if c.operation else ""
     core = over_tile(Leaf(statement.name, operation, c.dims, ahead))
-    for band in reversed(_reduction_bands(c)):
+    for band in reversed(_reduction_bands(c, held // vectors)):
         core = replace(band, body=(core,))
     body: tuple[Schedule, ...] = (
         *(over_tile(Leaf(s.name)) for s in c.before),
@@ -216,23 +241,39 @@ def _shares_weights(c: Contraction, dim: str) -> bool:
     return not any(uses(x, dim) for x in c.weights) and dim != c.statement.dims[0].name
 
 
-def _reduction_bands(c: Contraction) -> list[Band]:
+def _reduction_bands(c: Contraction, held: int = 0) -> list[Band]:
     """Loops over the reduction in the order in which packed weights lie in memory.
 
     Blocks of channels outside, then kernel taps, each a loop of its own, then the channels of a
-    block, the last ones unrolled.
+    block, the last ones unrolled; all unrolled if these are at most `held` steps of the operation.
     """
     channel = c.channel
     taps = [Band(n, 1, "serial", ()) for n in c.statement.reduction_dims if n != channel]
     if channel is None:
         return _unrolled(c, taps)
     step = c.group[1] if c.group else 1
+    steps = [(b.dim, 1) for b in taps] + [(channel, step)]
+    if _rounds(c, steps) <= held:
+        return [Band(dim, by, "unroll", ()) for dim, by in steps]
     block = _block(c, channel)
     blocks: list[Band] = []
     if block > step and c.dim(channel).extent != block:
         blocks = [Band(channel, block, "serial", ())]
+    if c.lanes == 1:  # a step is long enough
+        return [Band(channel, 1, "serial", ()), *taps]
     inner = [Band(channel, UNROLL * step, "serial", ()), Band(channel, step, "unroll", ())]
     return blocks + taps + inner
+
+
+def _rounds(c: Contraction, steps: list[tuple[str, int]]) -> float:
+    """How often loops of these steps go round together; infinite if that is not known."""
+    total = 1
+    for dim, step in steps:
+        extent = c.dim(dim).extent
+        if not isinstance(extent, int):
+            return float("inf")
+        total *= -(-extent // step)
+    return total
 
 
 def _unrolled(c: Contraction, taps: list[Band]) -> list[Band]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nncc.ir.expr import Load, Value, loads, walk
 from nncc.ir.graph import Module
-from nncc.ir.index import Size, elements, product, var, variables
+from nncc.ir.index import Size, elements, product, substitute, var, variables
 from nncc.ir.nests import (
     ASSIGN,
     Access,
@@ -59,13 +59,19 @@ class Vectorize(Pass):
 
 def build_tree(nest: Nest, machine: Machine) -> tuple[Schedule, ...]:
     """The schedule of `nest` for the machine's vectors."""
-    return _Builder(nest, max(1, machine.vector_bytes // 4)).tree()
+    lanes = max(1, machine.vector_bytes // 4)
+    return _Builder(nest, lanes, whole=machine.architecture is not None).tree()
 
 
 class _Builder:
-    def __init__(self, nest: Nest, lanes: int) -> None:
+    """Args:
+    whole: whether vectors are loaded and stored whole only, at multiples of their length, and
+        not folded into one lane.
+    """
+
+    def __init__(self, nest: Nest, lanes: int, *, whole: bool) -> None:
         self.nest = nest
-        self.lanes = lanes
+        self.lanes, self.whole = lanes, whole
         self.all_dims = {s.name: (*scans, *s.dims) for s, scans in walk_statements(nest.body)}
 
     def tree(self) -> tuple[Schedule, ...]:
@@ -255,6 +261,8 @@ class _Builder:
             return False
         if any(d.name in _range_names(other) for other in s.dims):
             return False
+        if self.whole and not all(self._is_whole(a, d) for a in _accesses((s,))):
+            return False
         for v in s.values:
             if any(isinstance(x, Value) and d.name in variables(x.size) for x in walk(v)):
                 return False
@@ -267,6 +275,8 @@ class _Builder:
             return False
         written = [self._stride(t, d.name) for t in s.targets]
         if d.name in s.reduction_dims:
+            if self.whole:
+                return False
             reads = [x for v in s.values for x in loads(v)]
             return s.combine in FOLDS and any(self._stride(x, d.name) == 1 for x in reads)
         return s.combine in (ASSIGN, *FOLDS) and all(w == 1 for w in written)
@@ -285,6 +295,21 @@ class _Builder:
             for a in _accesses((s,))
         )
         return wide if in_lanes and extent % wide < self.lanes else self.lanes
+
+    def _is_whole(self, access: Load | Access, d: Dim) -> bool:
+        """Whether steps of a vector's length along `d` begin at multiples of it, and hold it."""
+        p = self.nest.param(access.tensor)
+        if p.role == "local" or self._stride(access, d.name) != 1:
+            return True
+        if p.layout is None:
+            if not isinstance(d.extent, int) or d.extent % self.lanes:
+                return False
+            last, extent = access.indices[-1], p.type.shape[-1]
+        else:
+            values = {f"d{k}": i for k, i in enumerate(access.indices)}
+            last, extent = substitute(p.layout.dims[-1], values), p.layout.extents[-1]
+        first = substitute(last, {d.name: d.lo})
+        return all(isinstance(x, int) and x % self.lanes == 0 for x in (first, extent))
 
     def _stride(self, access: Load | Access, dim: str) -> int | None:
         if self.nest.param(access.tensor).role == "local":

@@ -56,6 +56,17 @@ def test_blocks_follow_their_axis() -> None:
     assert count_relayouts(module.graph) == 2
 
 
+@pytest.mark.parametrize("target, is_blocked", [("tta", True), ("cpu", False)])
+def test_few_filters(target: str, is_blocked: bool) -> None:
+    """Three of 32 lanes are still more than one product at a time; the CPU's lanes take pixels."""
+    machine = load("tta") if target == "tta" else MACHINE
+    module = read_nn("""nncc 1
+        param w: i8[3,1,5,5] = 1
+        graph g(x: i8[1,1,28,28]) -> (y: i32[1,3,28,28]) { y = IntConv(x, w) {pads=[2,2,2,2]} }""")
+    laid = Layout()(Fuse(enable=False)(module, machine), machine)
+    assert bool(laid.graph.layouts) is is_blocked
+
+
 def test_the_batch_is_never_blocked() -> None:
     """Not even where three filters in each group leave no channels for lanes."""
     module = read_nn("""nncc 1

@@ -15,13 +15,18 @@ class Operations:
         self.machine = machine
         self.meanings = {n: Meaning(o) for n, o in machine.operations.items()}
 
-    def expression(self, e, names):
-        """A function of numbers by name that computes a scalar expression."""
+    def expression(self, e, names, limits=None):
+        """A function of numbers by name that computes a scalar expression.
+
+        Args:
+            limits: between which numbers values certainly lie, by name.
+        """
         memory = Memory(self.machine, architecture_of(self.machine))
         lowering = Lowering({}, None, self.machine, memory, {})
         for name, dtype in names.items():
             parts = [Register("scalar"), Register("scalar")]
             lowering.scope.values[name] = Wide(*parts) if dtype.bits == 64 else parts[0]
+        lowering.scope.limits.update(limits or {})
         given = dict(lowering.scope.values)
         found = lowering.scalars.scalar(e)
 
@@ -38,6 +43,7 @@ class Operations:
             signed = e.dtype.kind == "int" and bits >> (width - 1)
             return bits - (1 << width) if signed else bits
 
+        run.operations = len(lowering.words.items)
         return run
 
     @staticmethod

@@ -160,7 +160,7 @@ class _Maker:
                 for n in control_names
             ),
             delay_slots=r.randint(0, 3),
-            guard_latency=r.randint(1, 3),
+            guard_latency=r.choice((1, 1, 1, 2, 3)),
             return_port="ra",
             loop_depth=depth,
             loop_buffer=r.choice((0, 2, 8)),

@@ -51,6 +51,13 @@ def a_loop(r: random.Random, machine: Machine) -> list[Instruction]:
     return [first, second] if first and second else []
 
 
+def _controls(i: Instruction, machine: Machine) -> bool:
+    """Whether an instruction starts an operation of the control unit."""
+    unit = machine.architecture.control.name
+    places = (m.destination for m in i.moves)
+    return any(isinstance(p, PortRef) and p.unit == unit and p.operation for p in places)
+
+
 def long_program(r: random.Random, machine: Machine) -> Program:
     """A program of up to 40 instructions."""
     length = r.randint(2, 40)
@@ -63,13 +70,20 @@ def long_program(r: random.Random, machine: Machine) -> Program:
         if not wanted and r.random() < 0.15:
             wanted = a_loop(r, machine)
         next_one = wanted.pop(0) if wanted else None
-        for _ in range(12):
+        for attempt in range(14):
             instruction = next_one or random_instruction(r, machine, length)
+            if attempt == 13 and r.random() < 0.8:
+                instruction = Instruction()
+            elif next_one is None and _controls(instruction, machine) and r.random() < 0.8:
+                continue  # jumps to anywhere soon end in a fault
             next_one = None
             trial = _clone(simulator)
-            trial.decoded = decode_program(Program((*found, instruction)), machine)
+            decoded = (
+                *simulator.decoded[: len(found)],
+                *decode_program(Program((instruction,)), machine),
+            )
             # targets in what does not exist yet are inside of the program, too
-            trial.decoded += tuple(trial.decoded[:1] * (length - len(trial.decoded)))
+            trial.decoded = decoded + decoded[:1] * (length - len(decoded))
             trial.position = len(found)
             trial.tally.executed = [0] * length
             trial.program = replace(program, instructions=(*found, instruction))
@@ -83,4 +97,9 @@ def long_program(r: random.Random, machine: Machine) -> Program:
         found.append(instruction)
         if simulator.finished:
             break
+    if not simulator.finished and r.random() < 0.7:  # and again from the beginning
+        back = forced(r, machine, PortRef("cu", "pc", "jump"), 0)
+        if back is not None:
+            slots = (Instruction(),) * machine.architecture.control.delay_slots
+            found += (back, *slots)
     return replace(program, instructions=tuple(found))

@@ -81,6 +81,19 @@ def test_two_results_at_a_port():
     assert "two results reach alu.out1 in one cycle" in errors[0].message
 
 
+PAST = """CODE ; 4 -> lsu.in2 ; 0 -> bool.0 ; ?bool.0 0 -> gcu.pc.jump ; ... ; ... ;
+  ?bool.0 8 -> lsu.in1t.st32 ;"""  # what follows the jump is no place in the program
+
+
+@pytest.mark.parametrize("text", ["", PAST])
+def test_running_past_the_end(text):
+    machine = load("tta_minimal")
+    program = assemble(text, machine) if text else Program(())
+    errors = [raised(s, program, machine) for s in SIMULATORS]
+    assert errors[0].render() == errors[1].render()
+    assert "the program runs past its last instruction" in errors[0].message
+
+
 def test_illegal_instructions_stop_when_they_are_reached():
     machine = load("tta_minimal")
     move = Move("B1", RegisterRef("RF", 0, "rd"), RegisterRef("RF", 1, "wr"))

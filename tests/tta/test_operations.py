@@ -15,7 +15,9 @@ from nncc.machines.loader import base_operations
 from nncc.machines.machine import ADDRESS
 from nncc.ops.integer import requantize, rounding_shift
 from nncc.runtime.tta.interpreter import Meaning
+from nncc.runtime.tta.translate.meaning import InMemory, computed
 from nncc.runtime.tta.translate.meaning import Meaning as TranslatedMeaning
+from nncc.runtime.tta.translate.values import Val, type_of
 
 OPERATIONS = {
     name: o
@@ -26,7 +28,8 @@ OPERATIONS = {
 
 @pytest.fixture(scope="module")
 def library():
-    """Every operation as a function of pointers to its result and operands."""
+    """Every operation as functions of pointers to its result and operands: `f_…` with operands in
+    memory, `v_…` with values, which have more bits than the operation takes."""
     host = load("cpu", host_features())
     declarations: set[str] = set()
     texts = []
@@ -34,13 +37,25 @@ def library():
         w = Writer(declarations, host.features)
         taken = [p.name for p in inputs(o)]
         pointers = {n: f"%p{k}" for k, n in enumerate(taken)}
-        kind, value = TranslatedMeaning(o, w, pointers).value()
+        kind, value = TranslatedMeaning(o, w, InMemory(w, pointers)).value()
         w.line(f"store {kind} {value}, ptr %y, align 1")
-        w.line("ret void")
-        parameters = ", ".join(["ptr %y", *(f"ptr %p{k}" for k in range(len(taken)))])
-        texts.append(f"define void @f_{name}({parameters}) #0 {{\nentry:\n{w.text()}\n}}")
+        texts.append(defined(f"f_{name}", w, len(taken)))
+        w = Writer(declarations, host.features)
+        values = {}
+        for k, p in enumerate(inputs(o)):
+            bits = p.bits + 64 if p.bits >= 64 else 64
+            values[p.name] = Val(w.define(f"load {type_of(bits)}, ptr %p{k}, align 1"), bits)
+        found = computed(o, w, values)
+        w.line(f"store {found.type} {found.text}, ptr %y, align 1")
+        texts.append(defined(f"v_{name}", w, len(taken)))
     text = "\n".join([*texts, *sorted(declarations), attributes(host), ""])
-    return Library(object_code(text, host), [f"f_{n}" for n in OPERATIONS])
+    return Library(object_code(text, host), [f"{kind}_{n}" for n in OPERATIONS for kind in "fv"])
+
+
+def defined(name, w, operands):
+    w.line("ret void")
+    parameters = ", ".join(["ptr %y", *(f"ptr %p{k}" for k in range(operands))])
+    return f"define void @{name}({parameters}) #0 {{\nentry:\n{w.text()}\n}}"
 
 
 def inputs(o):
@@ -64,8 +79,9 @@ def draw(rng, operand, name):
     return np.frombuffer(bits, operand.dtype.numpy)
 
 
+@pytest.mark.parametrize("form", ["f", "v"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_translation_equals_the_interpreter(name, library):
+def test_translation_equals_the_interpreter(name, form, library):
     o = OPERATIONS[name]
     rng = np.random.default_rng(random.Random(name).randrange(2**32))
     meaning = Meaning(o)
@@ -73,10 +89,10 @@ def test_translation_equals_the_interpreter(name, library):
         arrays = [draw(rng, x, x.name) for x in inputs(o)]
         expected = meaning([int.from_bytes(a.tobytes(), "little") for a in arrays])
         found = np.zeros(256, np.uint8)
-        kept = [np.ascontiguousarray(np.pad(a, (0, 64))) for a in arrays]
+        kept = [np.ascontiguousarray(np.pad(a, (0, 64), constant_values=1)) for a in arrays]
         pointers = [found.ctypes.data, *(a.ctypes.data for a in kept)]
         signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(pointers))
-        signature(library[f"f_{name}"])(*pointers)
+        signature(library[f"{form}_{name}"])(*pointers)
         size = result(o).bits // 8
         assert found[:size].tobytes() == expected.to_bytes(size, "little")
 

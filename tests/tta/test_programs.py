@@ -37,7 +37,7 @@ def check_round_trips(seed):
         assert f"{name}:" in listing(program, machine)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SEEDS)
 def test_text_and_bits_are_equal_both_ways(seed):
     check_round_trips(seed)
@@ -50,7 +50,7 @@ def test_text_and_bits_of_many_programs(seed):
     check_round_trips(seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SEEDS)
 def test_damaged_binaries_are_refused(seed):
     r, machine, program = made(seed)
@@ -158,6 +158,13 @@ def test_long_immediates_and_sources():
         ("CODE ; ... ; DATA data ; DA 1 0x100 ;", (1, 31), "256 does not fit 1 bytes"),
         ("CODE ; ... ; DATA data ; DA 1 'ab' ;", (1, 29), "2 bytes of values for 1"),
         ("CODE ; 1 -> RF.0", (1, 17), "the text ends"),
+        ("CODE ; ... ; DATA data ; DA -4 1 ;", (1, 29), "-4 bytes do not fit data of 16777216"),
+        ("CODE ; ... ; DATA data ; DA 99999999999 1 ;", (1, 29), "99999999999 bytes do not fit"),
+        ("CODE ; ... ; DATA data ; DA 4 0:1 ;", (1, 33), "a value of 0 bytes does not fit 4"),
+        ("CODE ; ... ; DATA data ; DA 4 99999999999:1 ;", (1, 43), "does not fit 4"),
+        ("CODE ; ... ; DATA data ; DA 0 1 ;", (1, 31), "a value of 0 bytes does not fit 0"),
+        ("CODE ; \u0663 -> RF.0 ;", (1, 8), "fits nothing here"),
+        ("CODE ; RF.\u0663 -> RF.0 ;", (1, 10), "fits nothing here"),
     ],
 )
 def test_errors_point_into_the_text(text, place, message):

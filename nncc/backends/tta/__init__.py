@@ -11,6 +11,8 @@ lower      statements → operations over virtual registers, in loops and branch
 optimize   common subexpressions, code out of loops, dead code
 allocate   virtual registers → registers, spilling to data memory
 schedule   operations → moves in cycles: buses, ports, bypassing, software pipelining
+overlap    the end of one block with the begin of the next, rounds of loops with each other
+proof      schedules proved: moves do what the operations do (dataflow: which values moves carry)
 link       blocks → a program
 compiler   all of it, and the executable on the simulators
 """

@@ -133,14 +133,15 @@ class Accesses:
     def constant(self, content: bytes) -> Register | None:
         """A vector with these bytes from the memory of constants, if an operation loads it."""
         if content not in self.pool:
-            region = self.memory.region(f"constant {len(self.pool)}", len(content), content)
-            region.literal = True
+            name = f"constant {len(self.pool)}"
+            region = self.memory.region(name, len(content), content, is_tensor=False)
             self.pool[content] = Place(region, 0, u8, (len(content),))
         return self.load_vector(self.pool[content], 0, u8, len(content))
 
     def slot(self, dtype: DType, lanes: int) -> Place:
         """A vector's place in memory."""
-        region = self.memory.region(self.scope.fresh("vector"), bits_of(dtype, lanes) // 8)
+        size = bits_of(dtype, lanes) // 8
+        region = self.memory.region(self.scope.fresh("vector"), size, is_tensor=False)
         return Place(region, 0, dtype, (lanes,))
 
     def _is_aligned(self, place: Place, offset: Size, o: MemoryOperation) -> bool:
@@ -167,7 +168,9 @@ class Accesses:
     def _touched(self, place: Place, space: str) -> Access:
         region = place.region
         constant = region.content is not None
-        return Access(space, region.name, constant=constant, literal=region.literal)
+        return Access(
+            space, region.name, constant=constant, literal=constant and not region.is_tensor
+        )
 
     def _address(self, place: Place, offset: Size, space: str) -> Operand:
         start = self.memory.address(place.region, space) + place.start

@@ -189,7 +189,7 @@ class _Spiller:
         for register in sorted(spilled, key=lambda r: r.number):
             if register not in self.numbers:
                 size = 4 if register.kind == "scalar" else model.files["vector"].width // 8
-                region = memory.region(f"spilled {register.number}", size)
+                region = memory.region(f"spilled {register.number}", size, is_tensor=False)
                 self.slots[register] = memory.address(region, memory.data)
         self.out: list[Item] = []
 

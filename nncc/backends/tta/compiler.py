@@ -9,6 +9,7 @@ Programs have no named sizes and no state.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from nncc.backends.tta.lower import lowered
 from nncc.backends.tta.memory import Blocks, Memory
 from nncc.backends.tta.model import Model
 from nncc.backends.tta.optimize import optimize
+from nncc.backends.tta.own import Own, own_traffic
 from nncc.backends.tta.select import Patterns
 from nncc.backends.tta.words import Words
 from nncc.diagnostics import TargetError
@@ -45,11 +47,15 @@ class Code:
 
     Args:
         used: bytes of each memory.
+        own: what the code itself moves: literal vectors, vectors in memory, spilled registers.
+        by_lanes: vector expressions that became scalar loops, by node; see `lower.Lowered`.
     """
 
     program: isa.Program
     places: Places
     used: Mapping[str, int]
+    own: Own
+    by_lanes: Mapping[str, int]
 
 
 def compile_code(
@@ -65,9 +71,9 @@ def compile_code(
     model = Model(machine)
     memory = Memory(machine, model.a)
     blocks = Blocks(program, memory, sizes)
-    items = lowered(program.functions, root, blocks, machine, memory, sizes)
+    code = lowered(program.functions, root, blocks, machine, memory, sizes)
     words = Words(machine, Patterns(machine))
-    items = optimize(items, model, words)
+    items = optimize(code.items, model, words)
     items = with_counters(items, model, words)
     allocation = allocate(items, model, memory)
     memory.check()
@@ -78,7 +84,9 @@ def compile_code(
     end = memory.ends[memory.data] - model.a.space[memory.data].min_address
     used = {s.name: memory.ends[s.name] - s.min_address for s in model.a.memories}
     places = Places(memory.data, tuple(starts[:count]), tuple(starts[count:]), end)
-    return Code(found, places, used)
+    tensors = frozenset(r.name for r in memory.regions if r.is_tensor)
+    own = own_traffic(allocation.items, tensors, machine)
+    return Code(found, places, used, own, code.by_lanes)
 
 
 def _data(memory: Memory) -> tuple[isa.Data, ...]:
@@ -155,12 +163,27 @@ def load_artifact(folder: str | Path, *, version: str, threads: int = 1) -> Exec
 def levels(program: Program, machine: Machine) -> Mapping[str, Callable[[], str]]:
     """Assembly that can be assembled again, and a listing for people."""
     return {
-        "asm": lambda: disassemble(compile_code(program, machine).program, machine),
-        "listing": lambda: listing(compile_code(program, machine).program, machine),
+        "asm": lambda: disassemble(_compiled(program, machine)[0].program, machine),
+        "listing": lambda: listing(_compiled(program, machine)[0].program, machine),
     }
 
 
-def _compiled(program: Program, machine: Machine) -> tuple[Code, dict[str, Any], bytes]:
+_Compiled = tuple[Code, dict[str, Any], bytes]
+
+# by the identities of program and machine, as long as the program lives
+_compiled_codes: dict[tuple[int, int], tuple[Machine, _Compiled]] = {}
+
+
+def _compiled(program: Program, machine: Machine) -> _Compiled:
+    """Code, facts and binary of a program: made once, for it is built, written and shown."""
+    key = id(program), id(machine)
+    if key not in _compiled_codes:
+        _compiled_codes[key] = machine, _made(program, machine)
+        weakref.finalize(program, _compiled_codes.pop, key, None)
+    return _compiled_codes[key][1]
+
+
+def _made(program: Program, machine: Machine) -> _Compiled:
     start = time.perf_counter()
     code = compile_code(program, machine)
     bits = encode(code.program, machine)
@@ -172,6 +195,8 @@ def _compiled(program: Program, machine: Machine) -> tuple[Code, dict[str, Any],
         "weights_bytes": program.memory.weights_bytes,
         "arena_bytes": str(program.memory.arena_bytes),
         "memory_bytes": dict(code.used),
+        "lane_by_lane": dict(code.by_lanes),
+        "own_bytes": {s: {m: list(b) for m, b in by.items()} for s, by in code.own.items()},
         "codegen_seconds": time.perf_counter() - start,
     }
     return code, facts, bits

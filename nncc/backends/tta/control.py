@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nncc.backends.tta.code import COPY, Branch, Item, Loop, Op, Register, walk
+from nncc.backends.tta.code import COPY, LITERAL, Branch, Item, Loop, Op, Register, walk
 from nncc.backends.tta.model import Model
 from nncc.backends.tta.words import Words
 
-LONGEST = 600  # operations in the body of a hardware loop: its length is a short immediate
+LONGEST = 600  # operations in the body of a hardware loop
 
 
 def with_counters(items: list[Item], model: Model, words: Words) -> list[Item]:
@@ -22,7 +22,10 @@ def with_counters(items: list[Item], model: Model, words: Words) -> list[Item]:
             short = sum(1 for _ in walk(item.body)) <= LONGEST
             item.in_hardware = short and _height(item) <= depth
             if not item.in_hardware:
-                found.append(Op(COPY, (item.trips,), item.counter, None, item.source))
+                first = Op(COPY, (item.trips,), item.counter, None, item.source)
+                if isinstance(item.trips, int) and not model.is_short(item.trips, first, 0):
+                    first.inputs = (_literal(item.trips, found, item.source),)
+                found.append(first)
                 outer, words.items = words.items, item.body
                 words.source = item.source
                 left = words.apply("add", item.counter, -1)
@@ -34,11 +37,16 @@ def with_counters(items: list[Item], model: Model, words: Words) -> list[Item]:
                 item.again = again
                 words.items = outer
             elif isinstance(item.trips, int) and not _short_trips(item.trips, model):
-                register = Register("scalar")
-                found.append(Op("literal", (item.trips,), register, None, item.source))
-                item.trips = register
+                item.trips = _literal(item.trips, found, item.source)
         found.append(item)
     return found
+
+
+def _literal(value: int, items: list[Item], source: str) -> Register:
+    """A register with a number that is too long for the slot of a bus."""
+    register = Register("scalar")
+    items.append(Op(LITERAL, (value,), register, None, source))
+    return register
 
 
 def _short_trips(trips: int, model: Model) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nncc.backends.tta.code import Op, Register
+from nncc.backends.tta.code import Kind, Op, Register
 from nncc.backends.tta.model import Model
 
 
@@ -22,9 +23,17 @@ class Block:
 
     Args:
         keeps: for each operation whether code behind the block reads its result.
+        free: by kind, registers that hold nothing across the block: in a loop, results that are
+            used in their round only may be in any of them.
+
+    Attributes:
+        rooms: for each operation the registers that its result may be in, if there is a choice.
     """
 
-    def __init__(self, ops: list[Op], keeps: list[bool], model: Model, *, is_loop: bool) -> None:
+    def __init__(
+        self, ops: list[Op], keeps: list[bool], model: Model, *, is_loop: bool,
+        free: Mapping[Kind, set[int]] | None = None,
+    ) -> None:  # fmt: skip
         self.ops, self.keeps, self.is_loop = ops, keeps, is_loop
         count = len(ops)
         self.needs: list[list[Need | None]] = []
@@ -64,6 +73,31 @@ class Block:
                     self.order.append((place[key], i, None, 0))
                 place[key] = i
         self._memory(model)
+        self.rooms: list[tuple[int, ...]] = [()] * count
+        if is_loop and free is not None:
+            self._choices(free)
+
+    def _choices(self, free: Mapping[Kind, set[int]]) -> None:
+        fixed: set[tuple[str, int]] = set()
+        for row in self.needs:
+            for need in row:
+                if need is not None and (need.producer < 0 or need.distance):
+                    fixed.add((need.register.kind, need.register.index))
+        results = [op.result for op in self.ops]
+        for result, keeps in zip(results, self.keeps, strict=True):
+            if result is not None and keeps:
+                fixed.add((result.kind, result.index))
+        local = {(r.kind, r.index) for r in results if r is not None} - fixed
+        rooms = {
+            kind: tuple(sorted(
+                {n for n in numbers if (kind, n) not in fixed}
+                | {n for k, n in local if k == kind}
+            ))
+            for kind, numbers in free.items()
+        }  # fmt: skip
+        for i, r in enumerate(results):
+            if r is not None and (r.kind, r.index) in local:
+                self.rooms[i] = rooms[r.kind]
 
     def _memory(self, model: Model) -> None:
         kinds = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from nncc.backends.tta.accesses import Accesses
 from nncc.backends.tta.code import Operand
@@ -28,6 +30,7 @@ class Lanes:
     ) -> None:
         self.scope, self.accesses = scope, accesses
         self.vectors, self.write = vectors, write
+        self.nodes: Counter[str] = Counter()  # nodes of the model: vectors that became loops
 
     def through_memory(self, e: Expr) -> Operand:
         """The register of a vector. Raises Unselectable if registers hold no such vectors."""
@@ -37,17 +40,31 @@ class Lanes:
 
     def fill(self, place: Place, e: Expr) -> None:
         """place = e, from a register if the machine has the operations for it."""
-        if self.accesses.in_register(e.dtype, e.lanes) and not isinstance(e, Load):
-            try:
-                self._keep(self.vectors.selected(e), place, e)
-                return
-            except Unselectable:
-                pass
-        self.store(Store(self._named(place), (0,), e))
+        if not self._computed(place, e):
+            self._write(Store(self._named(place), (0,), self._in_memory(e)))
 
     def store(self, s: Store) -> None:
         """Stores the lanes of a vector, or the first ones, one by one."""
-        e = self._in_memory(s.value)
+        place = self.accesses.slot(s.value.dtype, s.value.lanes)
+        if self._computed(place, s.value):
+            self._write(replace(s, value=self.as_load(place, s.value)))
+        else:
+            self._write(replace(s, value=self._in_memory(s.value)))
+
+    def _computed(self, place: Place, e: Expr) -> bool:
+        """place = e by operations on vectors; False if there are none for it."""
+        if isinstance(e, Load) or not self.accesses.in_register(e.dtype, e.lanes):
+            return False
+        try:
+            self._keep(self.vectors.selected(e), place, e)
+        except Unselectable:
+            return False
+        return True
+
+    def _write(self, s: Store) -> None:
+        """A store as a loop over its lanes, each a function of lanes in memory."""
+        self.nodes[self.vectors.words.source] += 1
+        e = s.value
         count = e.lanes if s.count is None else self.scope.resolved(s.count)
         start = 0
         for end in sorted(self._limits(e, e.lanes) | {e.lanes}):

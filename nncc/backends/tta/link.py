@@ -5,17 +5,47 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nncc.backends.tta.allocate import Allocation
-from nncc.backends.tta.code import GUARD, Branch, Item, Loop, Op, Register
+from nncc.backends.tta.code import GUARD, Branch, Item, Kind, Loop, Op, Register
+from nncc.backends.tta.dataflow import Wiring
 from nncc.backends.tta.lower import BARRIER
 from nncc.backends.tta.model import Model
+from nncc.backends.tta.overlap import Rotation, joined, rotated
 from nncc.backends.tta.pipeline import pipelined
-from nncc.backends.tta.schedule import Chunk, Jump, straight
-from nncc.isa.tta.program import Data, Instruction, Literal, Program
+from nncc.backends.tta.proof import Work, prove_block, prove_loop
+from nncc.backends.tta.schedule import Chunk, Jump, as_instructions, straight
+from nncc.backends.tta.starts import start_loop
+from nncc.diagnostics import TargetError
+from nncc.isa.tta.program import (
+    Data,
+    Instruction,
+    Literal,
+    LongImmediate,
+    Move,
+    PortRef,
+    Program,
+)
+
+MOST_ROUNDS = 4  # of loops that are written out
+MOST_OPS = 1000  # of such loops, all rounds
+SMALL = 60  # operations of loops whose rounds overlap even if the code has to be short
 
 
 def link(allocation: Allocation, model: Model, data: tuple[Data, ...]) -> Program:
-    """The program that runs all of the code and halts."""
-    linker = _Linker(allocation, model)
+    """The program that runs all of the code and halts.
+
+    Code that does not fit the instruction memory is made again without copies of loop bodies.
+    """
+    found = _linked(allocation, model, data, short=False)
+    space = model.a.space.get(model.a.control.address_space)
+    if space is not None and len(found.instructions) > space.size:
+        return _linked(allocation, model, data, short=True)
+    return found
+
+
+def _linked(
+    allocation: Allocation, model: Model, data: tuple[Data, ...], *, short: bool
+) -> Program:
+    linker = _Linker(allocation, model, short=short)
     chunks = linker.items(allocation.items)
     number = next(
         b for b in model.a.buses
@@ -26,9 +56,15 @@ def link(allocation: Allocation, model: Model, data: tuple[Data, ...]) -> Progra
 
 
 class _Linker:
-    def __init__(self, allocation: Allocation, model: Model) -> None:
-        self.allocation, self.model = allocation, model
+    """Args:
+    short: whether bodies of loops stand once each, which takes more cycles.
+    """
+
+    def __init__(self, allocation: Allocation, model: Model, *, short: bool) -> None:
+        self.allocation, self.model, self.short = allocation, model, short
+        self.wiring = Wiring(model.machine)
         self.fresh = 0
+        self.end = 0  # the end of the loops that are written out in `ops`
         self.ops: list[Op] = []
 
     def label(self, what: str) -> str:
@@ -42,6 +78,8 @@ class _Linker:
             if isinstance(item, Op):
                 if item.operation == BARRIER:
                     found += self.flush()
+                    if found:  # regions of the next call may be where those of this one are
+                        found[-1].trail = 0
                 else:
                     self.ops.append(item)
             elif isinstance(item, Branch):
@@ -51,7 +89,17 @@ class _Linker:
             else:
                 found += self.flush()
                 found += self.counted(item)
-        return found + self.flush()
+        return self.joined(found + self.flush())
+
+    def joined(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Chunks at which nothing jumps as one, at the same time as far as they can be."""
+        found: list[Chunk] = []
+        for chunk in chunks:
+            if found and not chunk.label:
+                found[-1] = joined(found[-1], chunk, self.model, self.wiring)
+            else:
+                found.append(chunk)
+        return found
 
     def flush(self, *, at: int = -1, jump: Jump | None = None, loop: Op | None = None,
               source: str = "") -> list[Chunk]:  # fmt: skip
@@ -60,7 +108,8 @@ class _Linker:
         if not ops and jump is None and loop is None:
             return []
         positions = [p for op in ops if (p := self.allocation.position.get(id(op)))]
-        end = max([2 * p[0] + 1 for p in positions] + [2 * at], default=0)
+        end = max([2 * p[0] + 1 for p in positions] + [2 * at, self.end])
+        self.end = 0
         keeps = []
         last = {op.result: i for i, op in enumerate(ops) if op.result is not None}
         for i, op in enumerate(ops):
@@ -75,7 +124,10 @@ class _Linker:
             if op.result is not None and final[op.result.kind, op.result.index] != i:
                 keeps[i] = False
         source = next((op.source for op in ops if op.source), source)
-        return [straight(ops, keeps, self.model, jump=jump, loop=loop, source=source)]
+        chunk = straight(ops, keeps, self.model, jump=jump, loop=loop, source=source)
+        work = Work(ops, keeps) if loop is None else Work([*ops, loop], [*keeps, False])
+        prove_block(work, chunk, self.model, self.wiring)
+        return [chunk]
 
     def guard(self, condition: int | Register, *, when: bool) -> Jump:
         """A jump (to be given its label) if the condition is `when`."""
@@ -118,27 +170,84 @@ class _Linker:
         return found
 
     def hardware(self, item: Loop) -> list[Chunk]:
+        if (rounds := self.written_out(item)) is not None:
+            self.ops += rounds
+            self.end = max(self.end, 2 * self.allocation.position[id(item)][1] - 1)
+            return []
         found = self.overlapping(item)
         if found is not None:
             return self.flush() + found
-        waiting, self.ops = self.ops, []
-        body = self.items(item.body)
-        count = sum(len(c.instructions) for c in body)
-        self.ops = waiting
+        waiting, self.ops, end, self.end = self.ops, [], self.end, 0
+        (round_,) = self.items(item.body)
+        self.ops, self.end = waiting, end
+        if not self.short and isinstance(item.trips, int) and item.trips > 2:
+            turned = rotated(round_, self.model, self.wiring)
+            if turned is not None and self.start(turned, item.trips - 1):
+                return [*self.flush(), turned.head, turned.body, turned.tail]
         loop = self.model.loop
         assert loop is not None
         record = self.model.machine.operations[loop.operation]
         inputs = tuple(
-            item.trips if o.name == "iterations" else count
+            item.trips if o.name == "iterations" else len(round_.instructions)
             for o in record.operands if not o.is_result
         )  # fmt: skip
         at = self.allocation.position[id(item)][0]
-        return self.flush(at=at, loop=Op(loop.operation, inputs), source=item.source) + body
+        start, closed = Op(loop.operation, inputs), replace(round_, lead=0, trail=0)
+        if all(
+            self.model.is_short(x, start, k) for k, x in enumerate(inputs) if isinstance(x, int)
+        ):
+            return [*self.flush(at=at, loop=start, source=item.source), closed]
+        return [*self.flush(), self.started(start, item, len(round_.instructions)), closed]
+
+    def started(self, start: Op, item: Loop, length: int) -> Chunk:
+        """The start of a hardware loop by itself, with numbers that are long immediates."""
+        model = self.model
+        for at in range(16):
+            rows: list[list[Move]] = [[] for _ in range(at + 1 + model.slots)]
+            long: dict[int, tuple[str, LongImmediate]] = {}
+            if start_loop(rows, long, at, item.trips, length, model):
+                chunk = Chunk(as_instructions(rows, long, model, item.source))
+                prove_block(Work([start], [False]), chunk, model, self.wiring)
+                return chunk
+        raise TargetError(f"machine '{model.machine.name}' cannot start a loop of {length}")
+
+    def written_out(self, item: Loop) -> list[Op] | None:
+        """All rounds of a loop, if they are best written out in the block around it."""
+        ops = [x for x in item.body if isinstance(x, Op) and x.operation != BARRIER]
+        if self.short or len(ops) < len(item.body) or not isinstance(item.trips, int):
+            return None
+        if item.trips > MOST_ROUNDS or item.trips * len(ops) > MOST_OPS:
+            return None
+        return ops * item.trips
+
+    def start(self, turned: Rotation, trips: int) -> bool:
+        """Starts the loop at the end of its head, which gets longer if need be."""
+        head, model = turned.head, self.model
+        source = head.instructions[0].source
+        for more in range(model.slots + 4):
+            rows: list[list[Move]] = [[] for _ in range(more)]
+            rows += [list(x.moves) for x in head.instructions]
+            long = {
+                k + more: (x.template, x.immediates[0])
+                for k, x in enumerate(head.instructions) if x.immediates
+            }  # fmt: skip
+            at = len(rows) - 1 - model.slots
+            length = len(turned.body.instructions)
+            if at >= 0 and start_loop(rows, long, at, trips, length, model):
+                head.instructions = as_instructions(rows, long, model, source)
+                head.lead, head.trail = at, 0
+                head.accesses = {(i + more, u): x for (i, u), x in head.accesses.items()}
+                return True
+        return False
 
     def overlapping(self, item: Loop) -> list[Chunk] | None:
         """A loop with overlapping rounds; None if it is none."""
         ops = [op for op in item.body if isinstance(op, Op)]
-        if len(ops) < len(item.body) or not isinstance(item.trips, int):
+        if (
+            (self.short and len(ops) > SMALL)
+            or len(ops) < len(item.body)
+            or not isinstance(item.trips, int)
+        ):
             return None
         if any(op.operation == BARRIER for op in ops):
             return None
@@ -150,12 +259,24 @@ class _Linker:
             and self.allocation.lives[op.result].end > end
             for i, op in enumerate(ops)
         ]
-        return pipelined(ops, keeps, item.trips, self.model, item.source)
+        begin = 2 * self.allocation.position[id(item)][0]
+        free = self.free(begin, end + 1)
+        found = pipelined(ops, keeps, free, item.trips, self.model, item.source)
+        if found is not None:
+            work = Work(ops, keeps, free)
+            prove_loop(work, item.trips, found, self.model, self.wiring)
+        return found
+
+    def free(self, begin: int, end: int) -> dict[Kind, set[int]]:
+        """The registers that hold nothing that is needed before and in, or in and behind a part."""
+        found = {kind: set(range(file.size)) for kind, file in self.model.files.items()}
+        for r, life in self.allocation.lives.items():
+            if life.start <= end and life.end >= begin and not begin < life.start <= life.end < end:
+                found[r.kind].discard(r.index)
+        return found
 
 
 def _halt(model: Model, bus: str) -> Chunk:
-    from nncc.isa.tta.program import Move, PortRef
-
     port = PortRef(model.halt.unit, model.halt.ports[0], model.halt.operation)
     return Chunk([Instruction((Move(bus, Literal(0), port),))])
 

@@ -6,12 +6,14 @@ Calls are written out in place: every buffer has a known address. Named sizes ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nncc.backends.tta.accesses import Accesses, bits_of
 from nncc.backends.tta.addresses import flat
 from nncc.backends.tta.code import Branch, Item, Loop, Op, Operand, Register
 from nncc.backends.tta.lanes import Lanes
+from nncc.backends.tta.limits import limits
 from nncc.backends.tta.memory import Blocks, Memory, Place
 from nncc.backends.tta.operations import Operations
 from nncc.backends.tta.scalars import Scalars
@@ -43,6 +45,19 @@ from nncc.machines.machine import Machine
 BARRIER = "barrier"  # no operation: what stands after it runs after what stands before it
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A function's code.
+
+    Args:
+        by_lanes: nodes of the model, and how many vector expressions of theirs became loops over
+            lanes, since the machine has no operation for them.
+    """
+
+    items: list[Item]
+    by_lanes: Mapping[str, int]
+
+
 def lowered(
     functions: Mapping[str, Function],
     root: str,
@@ -50,9 +65,10 @@ def lowered(
     machine: Machine,
     memory: Memory,
     sizes: Mapping[str, int],
-) -> list[Item]:
+) -> Lowered:
     """The code of function `root`, which calls others. Raises TargetError."""
-    return Lowering(functions, blocks, machine, memory, sizes).program(root)
+    lowering = Lowering(functions, blocks, machine, memory, sizes)
+    return Lowered(lowering.program(root), dict(lowering.lanes.nodes))
 
 
 class Lowering:
@@ -117,6 +133,7 @@ class Lowering:
             self.statement(s)
         for name in self.scope.values.keys() - outer.keys():
             del self.scope.values[name]
+            self.scope.limits.pop(name, None)
 
     def statement(self, s: Stmt) -> None:
         if (write := STATEMENTS.get(type(s))) is None:
@@ -129,6 +146,8 @@ class Lowering:
             self._vector_let(s.name, e, is_variable=False)
             return
         found = self.scalars.scalar(e)
+        if e.dtype.is_integer:
+            self.scope.limits[s.name] = limits(e, self.scope)
         if isinstance(found, Wide):
             kept = Wide(self._kept(found.low), self._kept(found.high), found.is_word)
             self.scope.values[s.name] = kept

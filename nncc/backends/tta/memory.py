@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nncc.diagnostics import TargetError
 from nncc.ir.index import evaluate
@@ -25,14 +26,14 @@ class Region:
 
     Args:
         content: of constants; None for what the program writes, or its caller.
-        literal: whether these are numbers of the code, not a tensor.
+        is_tensor: of the Loops; False for what the code generator made for itself.
         addresses: by memory; a constant may be in two of them.
     """
 
     name: str
     size: int
     content: bytes | None = None
-    literal: bool = False
+    is_tensor: bool = True
     addresses: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,7 +58,7 @@ class MemoryOperation:
     operation: Operation
     space: str
 
-    @property
+    @cached_property  # asked for each access of a program
     def bits(self) -> int:
         assert self.operation.memory is not None
         return self.operation.memory.bits
@@ -97,9 +98,11 @@ class Memory:
         return [o for o in self.operations if o.operation.kind == "store" and o.space == self.data]
 
     # -- regions ---------------------------------------------------------------------------
-    def region(self, name: str, size: int, content: bytes | None = None) -> Region:
+    def region(
+        self, name: str, size: int, content: bytes | None = None, *, is_tensor: bool = True
+    ) -> Region:
         """A new region; it takes space when its address is asked for."""
-        found = Region(name, size, content)
+        found = Region(name, size, content, is_tensor)
         self.regions.append(found)
         return found
 

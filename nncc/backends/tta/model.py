@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from nncc.backends.tta.code import COPY, LITERAL, Kind, Op
 from nncc.diagnostics import TargetError
@@ -12,6 +14,8 @@ from nncc.machines.machine import Machine
 from nncc.machines.tta.model import Guard, RegisterFile, Unit
 
 MASK = (1 << 32) - 1
+
+Place = tuple[Any, ...]  # a source or target of moves, see `Model.reach`
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Model:
         self.loop = self._control("loop") if a.control.loop_depth else None
         self.ranges = {b.name: literal_range(b) for b in a.buses}
         self.guards = self._guards()
+        self.buses = tuple(b.name for b in a.buses)
+        self.bit = {name: 1 << k for k, name in enumerate(self.buses)}
+        self.all_buses = (1 << len(self.buses)) - 1
+        self._reached: dict[Hashable, int] = {}
+        self._sites: dict[tuple[str, str], list[Site]] = {}
 
     def _control(self, kind: str) -> Site:
         for sites in self.sites.values():
@@ -123,7 +132,44 @@ class Model:
     def sites_of(self, op: Op) -> list[Site]:
         """The units that can do an operation (that reach the memory of a load or store)."""
         space = op.memory.space if op.memory else ""
-        return [s for s in self.sites[op.operation] if not space or s.space == space]
+        found = self._sites.get((op.operation, space))
+        if found is None:
+            found = [s for s in self.sites[op.operation] if not space or s.space == space]
+            self._sites[op.operation, space] = found
+        return found
+
+    # -- buses -----------------------------------------------------------------------------
+    def slots_of(self, template: str) -> int:
+        """The buses, as bits, that a long immediate of a template takes."""
+        return sum(self.bit[b] for b in self.a.template[template].slots if b in self.bit)
+
+    def reach(self, source: Place, target: Place) -> int:
+        """The buses, as bits, that carry a value from a source to a target.
+
+        Sources are ("port", unit, port), ("reg", file, number) and ("imm", value), targets
+        ("port", unit, port, …) and ("reg", file, number).
+        """
+        key = (
+            source[:2] if source[0] == "reg" else source,
+            target[:3] if target[0] == "port" else target[:2],
+        )
+        found = self._reached.get(key)
+        if found is None:
+            found = self._reached[key] = self._reach(source, target)
+        return found
+
+    def _reach(self, source: Place, target: Place) -> int:
+        if target[0] == "port":
+            into = set(self.into[target[1], target[2]])
+        else:
+            into = {b for buses in self.writers[target[1]] for b in buses}
+        if source[0] == "imm":
+            into = {b for b in into if self.spelled(source[1], b) is not None}
+        elif source[0] == "port":
+            into &= set(self.out_of[source[1], source[2]])
+        else:
+            into &= {b for buses in self.readers[source[1]] for b in buses}
+        return sum(self.bit[b] for b in into)
 
     def template(self, value: int) -> tuple[str, str, int] | None:
         """(template, immediate unit, number) that holds a word."""

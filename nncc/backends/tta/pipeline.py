@@ -10,15 +10,17 @@ make is used where it appears, and needs no register.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Mapping
 
-from nncc.backends.tta.code import COPY, LITERAL, Op
+from nncc.backends.tta.code import COPY, LITERAL, Access, Kind, Op
 from nncc.backends.tta.dependences import Block
 from nncc.backends.tta.model import Model
 from nncc.backends.tta.placement import Placement
 from nncc.backends.tta.reservations import Transport
-from nncc.backends.tta.schedule import Chunk, latency, move_of
-from nncc.isa.tta.program import Instruction, Literal, LongImmediate, Move, PortRef, RegisterRef
+from nncc.backends.tta.schedule import Chunk, as_instructions, latency, move_of
+from nncc.backends.tta.starts import start_loop
+from nncc.isa.tta.program import LongImmediate, Move
 
 MOST_OPS = 700  # in a body: longer ones are scheduled as they are
 TRIES = 6  # initiation intervals
@@ -27,14 +29,18 @@ LONGEST = 1500  # instructions of a loop that is written out
 
 
 def pipelined(
-    ops: list[Op], keeps: list[bool], trips: int, model: Model, source: str
-) -> list[Chunk] | None:
-    """The instructions of a loop, or None if its rounds cannot overlap."""
+    ops: list[Op], keeps: list[bool], free: Mapping[Kind, set[int]], trips: int, model: Model,
+    source: str,
+) -> list[Chunk] | None:  # fmt: skip
+    """The instructions of a loop, or None if its rounds cannot overlap.
+
+    `keeps` and `free` as in `Block`.
+    """
     if model.loop is None or trips < 2 or not 0 < len(ops) <= MOST_OPS:
         return None
     if any(op.operation == COPY for op in ops):
         return None
-    block = Block(ops, keeps, model, is_loop=True)
+    block = Block(ops, keeps, model, is_loop=True, free=free)
     order = _order(block)
     least, scarce = _least(ops, model)
     for ii in range(least, least + TRIES):
@@ -173,37 +179,44 @@ def _placed(
             if first[j] < first[i]:
                 waiting[i] += 1
                 users[j].append(i)
-    ready = [i for i in order if not waiting[i]]
+    late: dict[int, int] = {}  # when an operation has to start at the latest, as far as is known
 
-    def limits(i: int) -> tuple[int | None, int | None]:
-        late = [start[j] + n * ii - gap for j, gap, n in behind[i] if j in start and j != i]
-        early = [start[d] + gap - n * ii for d, gap, n in before[i] if d in start and d != i]
-        return min(late, default=None), max(early, default=None)
+    chained: set[int] = set()  # those that make what one that is scarce and has its place takes
 
-    while ready:
-        spans = {i: limits(i) for i in ready}
-        i = max(ready, key=lambda k: (k in scarce, _latest(spans[k]), -first[k]))
-        ready.remove(i)
-        late, early = spans[i]
-        if late is None:
-            late = _BASE if early is None else early + ii - 1
-        lowest = late - ii - 12 if early is None else max(early, late - ii - 12)
-        for t in range(late, lowest - 1, -1):
+    def urgency(i: int) -> tuple[bool, bool, int, int]:
+        """Less is placed first: what is scarce, chain after chain, then what is needed late."""
+        return i not in scarce, i not in chained, -late.get(i, _BASE), first[i]
+
+    queue = [(urgency(i), i) for i in order if not waiting[i]]
+    heapq.heapify(queue)
+    while queue:
+        key, i = heapq.heappop(queue)
+        if (now := urgency(i)) != key:
+            heapq.heappush(queue, (now, i))
+            continue
+        early = max(
+            (start[d] + gap - n * ii for d, gap, n in before[i] if d in start and d != i),
+            default=None,
+        )
+        latest = late.get(i, _BASE if early is None else early + ii - 1)
+        lowest = latest - ii - 12 if early is None else max(early, latest - ii - 12)
+        for t in range(latest, lowest - 1, -1):
             if placement.place(i, t):
                 break
         else:
             return None
         placement._log.clear()
+        for d, gap, n in before[i]:
+            if d != i and d not in start:
+                if i in scarce:
+                    chained.add(d)
+                late[d] = min(late.get(d, _BASE * 2), t + n * ii - gap)
         for j in users[i]:
             waiting[j] -= 1
             if not waiting[j]:
-                ready.append(j)
+                heapq.heappush(queue, (urgency(j), j))
     placement.finish()
     return placement
-
-
-def _latest(span: tuple[int | None, int | None]) -> int:
-    return _BASE if span[0] is None else span[0]
 
 
 class _Emission:
@@ -215,47 +228,56 @@ class _Emission:
         moves = [m for m in placement.moves.values() if m.bus]
         cycles = [m.cycle for m in moves] + [placement.start[i] for i in placement.templates]
         self.low = min(cycles)
-        self.stages = -(-(max(cycles) - self.low + 1) // self.ii)
+        self.span = max(cycles) - self.low + 1  # cycles of a round
         self.moves = moves
         self.ahead = [m for m in placement.moves.values() if m.once == "before"]
         self.rows: list[list[Move]] = []
         self.long: dict[int, tuple[str, LongImmediate]] = {}
+        self.accesses: dict[tuple[int, str], Access] = {}
 
     def chunks(self) -> list[Chunk] | None:
-        whole = self.stages * self.ii
-        is_flat = self.trips <= self.stages + 1
-        length = (self.trips - 1) * self.ii + whole if is_flat else whole
-        if length > LONGEST or (not is_flat and self.ii + 2 * whole > 2 * LONGEST):
+        end = (self.trips - 1) * self.ii + self.span
+        is_flat = self.trips <= -(-self.span // self.ii) + 1
+        if end > LONGEST if is_flat else self.ii + 2 * self.span > 2 * LONGEST:
             return None
         lead = self._preamble()
         if lead is None:
             return None
         if is_flat:
-            self._extend(self._cycles(range(length), self.trips))
-            return [self._chunk()]
-        lead = max(lead, self.model.slots + 1 - whole)
+            self._extend(range(end), self.trips)
+            chunk = self._chunk()
+            chunk.lead = chunk.trail = len(chunk.instructions)
+            return [chunk]
+        lead = max(lead, self.model.slots + 1 - self.span)
         self.rows += [[] for _ in range(lead - len(self.rows))]
         preamble = self.rows
         for shift in range(self.ii):  # where in a round the kernel begins: where it can be started
-            begin = whole + shift
+            begin = self.span + shift
             rounds = (self.trips * self.ii - begin) // self.ii
             if rounds < 1:
                 return None
             self.rows, self.long = [list(row) for row in preamble], {}
-            self._extend(self._cycles(range(begin), self.trips))
-            if self._start(lead + begin - 1 - self.model.slots, rounds):
+            self._extend(range(begin), self.trips)
+            at = lead + begin - 1 - self.model.slots
+            if start_loop(self.rows, self.long, at, rounds, self.ii, self.model):
                 prologue = self._chunk()
-                self._extend(self._cycles(range(begin, begin + self.ii), 1 << 40))
+                prologue.lead = at
+                self._extend(range(begin, begin + self.ii), 1 << 40)
                 kernel = self._chunk()
-                end = (self.trips - 1) * self.ii + whole
-                self._extend(self._cycles(range(begin + rounds * self.ii, end), self.trips))
-                return [prologue, kernel, self._chunk()]
+                self._extend(range(begin + rounds * self.ii, end), self.trips)
+                epilogue = self._chunk()
+                epilogue.trail = len(epilogue.instructions)
+                return [prologue, kernel, epilogue]
         return None
 
-    def _extend(self, rows: list[tuple[list[Move], tuple[str, LongImmediate] | None]]) -> None:
-        for row, long in rows:
+    def _extend(self, cycles: range, trips: int) -> None:
+        """Adds instructions: what happens in some cycles of the loop as a whole."""
+        for cycle, (row, long) in zip(cycles, self._cycles(cycles, trips), strict=True):
             if long is not None:
                 self.long[len(self.rows)] = long
+            for i, op in enumerate(self.p.block.ops):
+                if op.memory is not None and (cycle - self.p.start[i] + self.low) % self.ii == 0:
+                    self.accesses[len(self.rows), self.p.site[i].unit] = op.memory
             self.rows.append(row)
 
     def _cycles(
@@ -298,57 +320,8 @@ class _Emission:
             self.rows[m.cycle].append(move_of(m, self.model))
         return length
 
-    def _start(self, at: int, trips: int) -> bool:
-        """Puts the start of the hardware loop into instruction `at`."""
-        site = self.model.loop
-        assert site is not None
-        record = self.model.machine.operations[site.operation]
-        names = [o.name for o in record.operands if not o.is_result]
-        for k, name in enumerate(names):
-            port = site.ports[k]
-            value = trips if name == "iterations" else self.ii
-            is_trigger = k == site.trigger
-            target = PortRef(site.unit, port, site.operation if is_trigger else "")
-            cycles = [at] if is_trigger else range(at, max(-1, at - 12), -1)
-            if not any(self._number(c, value, target) for c in cycles):
-                return False
-        return True
-
-    def _number(self, c: int, value: int, target: PortRef) -> bool:
-        """Moves a number to a port in a cycle, as a short or long immediate."""
-        m = self.model
-        taken = {x.bus for x in self.rows[c]}
-        if c in self.long:
-            taken |= m.a.template[self.long[c][0]].slots
-        free = [b for b in m.into[target.unit, target.port] if b not in taken]
-        for b in free:
-            if (spelled := m.spelled(value, b)) is not None:
-                self.rows[c].append(Move(b, Literal(spelled), target))
-                return True
-        found = m.template(value)
-        if found is None or c == 0 or c - 1 in self.long:
-            return False
-        name, unit, spelled = found
-        if m.a.template[name].slots & {x.bus for x in self.rows[c - 1]}:
-            return False
-        number = m.a.immediate[unit].size - 1
-        for b in free:
-            if any(b in buses for buses in m.readers[unit]):
-                self.long[c - 1] = (name, LongImmediate(unit, number, spelled))
-                self.rows[c].append(Move(b, RegisterRef(unit, number), target))
-                return True
-        return False
-
     def _chunk(self) -> Chunk:
-        order = {b.name: k for k, b in enumerate(self.model.a.buses)}
-        instructions = [
-            Instruction(
-                tuple(sorted(row, key=lambda m: order[m.bus])),
-                (self.long[t][1],) if t in self.long else (),
-                self.long[t][0] if t in self.long else "",
-                self.source,
-            )
-            for t, row in enumerate(self.rows)
-        ]
-        self.rows, self.long = [], {}
-        return Chunk(instructions)
+        instructions = as_instructions(self.rows, self.long, self.model, self.source)
+        chunk = Chunk(instructions, accesses=self.accesses)
+        self.rows, self.long, self.accesses = [], {}, {}
+        return chunk

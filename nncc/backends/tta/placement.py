@@ -12,35 +12,32 @@ cycles: what is taken in cycle c is taken in c + k*ii for all k.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from functools import partial
 
 from nncc.backends.tta.code import COPY, GUARD, LITERAL, Op
 from nncc.backends.tta.dependences import Block
 from nncc.backends.tta.model import NO_UNIT, Model, Site
-from nncc.backends.tta.reservations import Name, Reservations, Source, Target, Transport
+from nncc.backends.tta.reservations import Source, Target, Transport
+from nncc.backends.tta.results import Results
 
+LONG = 4  # cycles after which, in loops, a result rather goes to its register than wait at its port
 WINDOW = 24  # cycles that an operand may be moved before its operation starts
 
 
-class Placement(Reservations):
+class Placement(Results):
     """Where operations of a block are, and everything that is taken by that."""
 
     def __init__(self, block: Block, model: Model, ii: int = 0, share: bool = True) -> None:
-        super().__init__(model, ii)
-        self.block = block
-        self.start: dict[int, int] = {}
-        self.site: dict[int, Site] = {}
-        self.arrival: dict[int, int] = {}
-        self.templates: dict[int, tuple[str, str, int, int]] = {}  # by operation
+        super().__init__(block, model, ii)
         self.scarce: set[int] = set()  # operations for all of whose operands buses are kept
-        self._held: dict[tuple[int, int], Name] = {}
-        self._results: dict[tuple[str, str], tuple[tuple[int, int, int], ...]] = {}
-        self._ports: dict[tuple[str, str], tuple[tuple[int, int, object], ...]] = {}
-        self._lasting = self._lasting_values() if ii and share else defaultdict(set)
+        self._held: dict[tuple[int, int], tuple[int, int]] = {}
+        # at operand ports, by value: the cycles from which and until when it stands there
+        self._ports: dict[tuple[str, str], dict[object, tuple[tuple[int, int], ...]]] = {}
+        self._lasting = self._lasting_values() if ii and share else {}
 
-    def _lasting_values(self) -> dict[tuple[str, str], set[object]]:
-        """For each operand port the values that may stand there through a whole loop.
+    def _lasting_values(self) -> dict[tuple[str, str], object]:
+        """For operand ports, the value that stands there through a whole loop.
 
         Of units that can do the same, one stays free for everything else.
         """
@@ -54,7 +51,7 @@ class Placement(Reservations):
                     ports = frozenset((s.unit, s.ports[k]) for s in sites)
                     value = self._value(i, k) if self._is_fixed(i, k) else ("changes",)
                     counts.setdefault(ports, Counter())[value] += 1
-        found: dict[tuple[str, str], set[object]] = defaultdict(set)
+        found: dict[tuple[str, str], object] = {}
         for ports, values in counts.items():
             room = len(ports) if len(values) <= len(ports) else len(ports) - 1
             for other, more in counts.items():  # ports that other operations use too
@@ -63,8 +60,7 @@ class Placement(Reservations):
             best = [v for v, _ in values.most_common() if v != ("changes",)]
             if ("changes",) in values:
                 room = min(room, len(ports) - 1)
-            for port in ports:
-                found[port] |= set(best[:room])
+            found |= zip(sorted(ports), best[:room], strict=False)
         return found
 
     def place(self, i: int, t: int) -> bool:
@@ -89,9 +85,11 @@ class Placement(Reservations):
         cost = 0
         for k, x in enumerate(op.inputs):
             if k != site.trigger and isinstance(x, int):
-                held = self._ports.get((site.unit, site.ports[k]), ())
-                values = {v for _, _, v in held}
-                cost += 0 if values == {("i", x)} else 4 if not values else 8
+                port = (site.unit, site.ports[k])
+                if port in self._lasting:
+                    continue
+                values = self._ports.get(port, {})
+                cost += 4 if not values else 0 if values.keys() == {("i", x)} else 8
         return cost
 
     def _registers_of_literals(self) -> int:
@@ -130,12 +128,9 @@ class Placement(Reservations):
         s = self.slot(t)
         if ("template", s) in self._taken:
             return False
-        slots = [b for b in self.model.a.template[name].slots if b in self.model.a.bus]
-        if any(("bus", s, b) in self._taken for b in slots):
+        if not self.take(t, self.model.slots_of(name)):
             return False
         self._set(self._taken, ("template", s), i)
-        for b in slots:
-            self._set(self._taken, ("bus", s, b), i)
         self._set(self.templates, i, (name, unit, number, spelled))
         self._set(self.start, i, t)
         return self._result(i, (unit, f"#{number}"), t + 1) and self._serve_users(i)
@@ -152,7 +147,7 @@ class Placement(Reservations):
         order = [site.trigger, *(k for k in range(len(site.ports)) if k != site.trigger)]
         for k in order:
             if self._open(i, k):
-                if (k == site.trigger or i in self.scarce) and not self._hold(i, k, t):
+                if not self._hold(i, k, t):
                     return False
             elif not self._feed(i, k):
                 return False
@@ -161,19 +156,35 @@ class Placement(Reservations):
         return self._serve_users(i)
 
     def _hold(self, i: int, k: int, t: int) -> bool:
-        """Keeps a bus free for an operand whose producer has no place yet."""
+        """Keeps the port free for an operand whose producer has no place yet, and, if it cannot
+        be moved before or is scarce, a bus."""
         site = self.site[i]
         need = self.block.needs[i][k]
         assert need is not None
-        target = ("port", site.unit, site.ports[k], "")
-        source = ("reg", self.model.files[need.register.kind].name, need.register.index)
-        s = self.slot(t)
-        for bus in self._buses(source, target):
-            if ("bus", s, bus) not in self._taken:
-                self._set(self._taken, ("bus", s, bus), ("held", i, k))
-                self._set(self._held, (i, k), ("bus", s, bus))
-                return True
-        return False
+        port = (site.unit, site.ports[k])
+        bit = 0
+        if k == site.trigger or i in self.scarce:
+            source = ("reg", self.model.files[need.register.kind].name, need.register.index)
+            reached = self.model.reach(source, ("port", *port, ""))
+            free = reached & ~self._busy.get(self.slot(t), 0)
+            bit = free & -free
+            if not bit:
+                return False
+            self.take(t, bit)
+        if k != site.trigger and not self._occupy(port, t, t):
+            return False
+        self._set(self._held, (i, k), (t, bit))
+        return True
+
+    def _release(self, i: int, k: int) -> None:
+        """Gives back what `_hold` kept free."""
+        site = self.site[i]
+        t, bit = self._held[i, k]
+        self.give(t, bit)
+        if k != site.trigger:
+            port = (site.unit, site.ports[k])
+            self._set(self._standing, port, self._standing[port] & ~self._span(t, t))
+        self._drop(self._held, (i, k))
 
     def _appears(self, i: int, t: int, site: Site) -> bool:
         return not site.output or self._result(i, (site.unit, site.output), t + site.latency)
@@ -199,40 +210,38 @@ class Placement(Reservations):
     def _feed(self, i: int, k: int) -> bool:
         """Moves input k of operation i to its port, at its start or, if it may wait, before."""
         if (i, k) in self._held:
-            self._drop(self._taken, self._held[i, k])
-            self._drop(self._held, (i, k))
+            self._release(i, k)
         site, t = self.site[i], self.start[i]
         name = site.operation if k == site.trigger else ""
         target = ("port", site.unit, site.ports[k], name)
         if k == site.trigger:
             return self._route(i, k, t, target)
         value = self._value(i, k)
-        key = (site.unit, site.ports[k])
-        held = self._ports.get(key, ())
-        lasting = self.ii and self._is_fixed(i, k) and value in self._lasting[key]
-        if lasting and all(v == value for _, _, v in held):
-            self._set(self._ports, key, ((0, -1, value),))  # forever
-            self._set(self.moves, ("in", i, k), Transport(-1, "", ("shared",), target))
-            if ("ahead", *key) not in self.moves:
+        port = (site.unit, site.ports[k])
+        shared = Transport(-1, "", ("shared",), target)
+        if port in self._lasting:
+            if self._lasting[port] != value:
+                return False
+            self._set(self.moves, ("in", i, k), shared)
+            if ("ahead", *port) not in self.moves:
                 ahead = Transport(0, "", self._from_before(i, k), target, once="before")
-                self._set(self.moves, ("ahead", *key), ahead)
+                self._set(self.moves, ("ahead", *port), ahead)
             return True
-        if any(last < begin for begin, last, _ in held):
-            return False  # held forever by another value
-        for n, (begin, last, v) in enumerate(held):
-            if v == value and begin <= t:
-                longer = (begin, max(last, t), v)
-                others = (*held[:n], *held[n + 1 :])
-                if self._disjoint(longer, others):
-                    self._set(self._ports, key, (*others, longer))
-                    self._set(self.moves, ("in", i, k), Transport(-1, "", ("shared",), target))
-                    return True
+        held = self._ports.get(port, {})
+        spans = held.get(value, ())
+        for n, (begin, last) in enumerate(spans):
+            if begin <= t and self._longer(port, begin, last, t):
+                span = (begin, max(last, t))
+                self._set(self._ports, port, held | {value: (*spans[:n], span, *spans[n + 1 :])})
+                self._set(self.moves, ("in", i, k), shared)
+                return True
         earliest = t - min(WINDOW, self.ii - 1) if self.ii else max(0, t - WINDOW)
         for c in range(t, earliest - 1, -1):
-            if not self._disjoint((c, t, value), held):
-                continue
+            if not self.is_empty(port, c, t):
+                return False
             if self._attempt(partial(self._route, i, k, c, target)):
-                self._set(self._ports, key, (*held, (c, t, value)))
+                self._occupy(port, c, t)
+                self._set(self._ports, port, held | {value: (*spans, (c, t))})
                 return True
         return False
 
@@ -278,119 +287,9 @@ class Placement(Reservations):
             if not self._may_read(x, -1, c):
                 return False
             self._read(x, -1, c)
-        if d in self.arrival and self._attempt(
-            partial(self._bypass, name, d, time, c, target, first)
-        ):
-            return True
-        if d not in self.written:
-            if d not in self.arrival:
-                return False
-            for w in range(self.arrival[d], time):
-                if self._attempt(partial(self._write, d, w)):
-                    break
-            else:
-                return False
-        if time <= self.written[d] or not self._may_read(x, d, time):
+        if d not in self.arrival and d not in self.written:
             return False
-        self._read(x, d, time)
-        return self._move(name, c, register, target)
-
-    def _bypass(
-        self, name: Name, d: int, time: int, c: int, target: Target, first: Source | None
-    ) -> bool:
-        if time < self.arrival[d] or not self._lasts(d, time):
-            return False
-        return self._move(name, c, self._port_of(d), target, first)
-
-    def _port_of(self, d: int) -> Source:
-        if d in self.templates:
-            _, unit, number, _ = self.templates[d]
-            return ("reg", unit, number)
-        site = self.site[d]
-        return ("port", site.unit, site.output)
-
-    def _key_of(self, d: int) -> tuple[str, str]:
-        if d in self.templates:
-            _, unit, number, _ = self.templates[d]
-            return unit, f"#{number}"
-        return self.site[d].unit, self.site[d].output
-
-    def _lasts(self, d: int, time: int) -> bool:
-        """Lets the result of d stand at its port until `time`."""
-        key = self._key_of(d)
-        held = self._results[key]
-        mine = next(r for r in held if r[2] == d)
-        if time <= mine[1]:
-            return True
-        longer = (mine[0], time, d)
-        others = tuple(r for r in held if r[2] != d)
-        if (self.ii and time - mine[0] >= self.ii) or not self._disjoint(longer, others):
-            return False
-        self._set(self._results, key, (*others, longer))
-        return True
-
-    def _result(self, i: int, key: tuple[str, str], arrival: int) -> bool:
-        """The result of i appears at a port; what stood there is written to its register before."""
-        self._set(self.arrival, i, arrival)
-        held = self._results.get(key, ())
-        mine = (arrival, arrival, i)
-        if not self._disjoint(mine, held):
-            return False
-        self._set(self._results, key, (*held, mine))
-        if self.ii:
-            return True
-        for begin, _, e in held:
-            if begin < arrival and self._pending(e) and not self._settle(e, arrival - 1):
-                return False
-        later = [begin for begin, _, _ in held if begin > arrival]
-        return not later or not self._pending(i) or self._settle(i, min(later) - 1)
-
-    def _pending(self, e: int) -> bool:
-        if e in self.written:
-            return False
-        return self.block.keeps[e] or any(u not in self.start for u, _ in self.block.users[e])
-
-    def _settle(self, e: int, limit: int) -> bool:
-        """Writes the result of e to its register at cycle `limit` or before."""
-        return any(
-            self._attempt(partial(self._write, e, w)) for w in range(self.arrival[e], limit + 1)
-        )
-
-    def finish(self) -> None:
-        """Writes what code behind the block reads, and drops writes that nothing needs."""
-        for i, keeps in enumerate(self.block.keeps):
-            if keeps and i not in self.written and i in self.arrival:
-                done = self._settle(i, self.arrival[i] + (self.ii - 1 if self.ii else 1 << 16))
-                assert done, "a result has no cycle in which its register can be written"
-        used = set()
-        for (kind, *rest), m in self.moves.items():
-            if kind == "in" and m.source[0] == "reg":
-                i, k = rest
-                need = self.block.needs[i][k]
-                if need is None or need.producer not in self.written or m.first is not None:
-                    continue
-                if m.source != self._maybe_port(need.producer):
-                    used.add(need.producer)
-        for i in list(self.written):
-            if ("out", i) not in self.moves or i in used:
-                continue
-            if not self.block.keeps[i]:
-                del self.moves["out", i]
-            elif self.ii:
-                m = self.moves["out", i]
-                self.moves["out", i] = Transport(m.cycle, m.bus, m.source, m.target, once="after")
-
-    def _maybe_port(self, d: int) -> Source | None:
-        return self._port_of(d) if d in self.arrival else None
-
-    def _write(self, d: int, w: int) -> bool:
-        """Moves the result of d to its register in cycle w."""
-        result = self.block.ops[d].result
-        assert result is not None
-        if not self._may_write(result, d, w) or not self._lasts(d, w):
-            return False
-        target = ("reg", self.model.files[result.kind].name, result.index)
-        if not self._move(("out", d), w, self._port_of(d), target):
-            return False
-        self._wrote(result, d, w)
-        return True
+        bypass = partial(self._bypass, name, d, time, c, target, first)
+        kept = partial(self._from_register, name, d, time, c, target)
+        stands = self.ii and d in self.arrival and time - self._until[d] > LONG
+        return any(map(self._attempt, (kept, bypass) if stands else (bypass, kept)))

@@ -7,16 +7,19 @@ back: changes stand in a log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from nncc.backends.tta.code import Register
 from nncc.backends.tta.model import Model, ports_match
 
+FAR = 1 << 30  # cycles: longer than any block
+
 Source = tuple[Any, ...]  # ("port", unit, port) | ("reg", file, number) | ("imm", value)
 Target = tuple[Any, ...]  # ("port", unit, port, operation) | ("reg", file, number)
 Name = tuple[Any, ...]  # ("in", operation, operand) | ("out", operation) | ("ahead", unit, port)
+Place = tuple[str, str] | tuple[str, int]  # a port of a unit, or a register by kind and number
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Reservations:
         self._log: list[tuple[dict[Any, Any], Any, Any]] = []
         self._reads: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {}
         self._writes: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {}
-        self.buses = [b.name for b in model.a.buses]
+        self._busy: dict[int, int] = {}  # buses that are taken, as bits
+        self._standing: dict[Place, int] = {}  # cycles in which they hold something
 
     # -- transactions --------------------------------------------------------------------------
     def _set(self, table: dict[Any, Any], key: object, value: object) -> None:
@@ -78,19 +82,46 @@ class Reservations:
 
     # -- time ----------------------------------------------------------------------------------
     def _all_taken(self, t: int) -> bool:
-        s = self.slot(t)
-        return all(("bus", s, b) in self._taken for b in self.buses)
+        return self._busy.get(self.slot(t)) == self.model.all_buses
 
-    def _disjoint(self, one: Source, others: Source) -> bool:
-        return all(self._apart(one[0], one[1], o[0], o[1]) for o in others)
-
-    def _apart(self, a: int, b: int, c: int, d: int) -> bool:
-        """Whether the cycles a..b and c..d have none in common, in any round."""
+    def _span(self, a: int, b: int) -> int:
+        """The cycles a..b (at most `ii` of them) as bits: of a round, or of the block."""
+        bits = (1 << b - a + 1) - 1
         if not self.ii:
-            return b < c or d < a
-        if b - a >= self.ii or d - c >= self.ii:
+            return bits << a
+        bits <<= a % self.ii
+        return (bits | bits >> self.ii) & (1 << self.ii) - 1
+
+    def _occupy(self, port: Place, a: int, b: int) -> bool:
+        """Takes a port for what stands there in the cycles a..b, if nothing else does then."""
+        if self.ii and b - a >= self.ii:
             return False
-        return (c - a) % self.ii > b - a and (a - c) % self.ii > d - c
+        bits = self._span(a, b)
+        taken = self._standing.get(port, 0)
+        if taken & bits:
+            return False
+        self._set(self._standing, port, taken | bits)
+        return True
+
+    def is_empty(self, port: Place, a: int, b: int) -> bool:
+        """Whether nothing stands at a port in the cycles a..b."""
+        return not self._standing.get(port, 0) & self._span(a, b)
+
+    def _room(self, place: Place, a: int) -> int:
+        """The number of cycles from cycle a on in which nothing stands at a place."""
+        taken = self._standing.get(place, 0)
+        if self.ii:
+            a %= self.ii
+            taken = taken >> a | taken << self.ii - a
+            return (taken & -taken).bit_length() - 1 if taken else self.ii
+        taken >>= a
+        return (taken & -taken).bit_length() - 1 if taken else FAR
+
+    def _longer(self, port: Place, begin: int, last: int, time: int) -> bool:
+        """Lets what stands at a port in the cycles begin..last stand there until `time`."""
+        return time <= last or (
+            not (self.ii and time - begin >= self.ii) and self._occupy(port, last + 1, time)
+        )
 
     # -- registers -----------------------------------------------------------------------------
     def _wrote(self, r: Register, d: int, w: int) -> None:
@@ -138,40 +169,49 @@ class Reservations:
         return a < b and (not self.ii or b < a + self.ii)
 
     # -- buses ---------------------------------------------------------------------------------
+    def is_free(self, t: int, bus: str) -> bool:
+        """Whether a bus carries nothing in cycle t."""
+        return not self._busy.get(self.slot(t), 0) & self.model.bit[bus]
+
+    def take(self, t: int, buses: int) -> bool:
+        """Takes all of a set of buses in cycle t, if they are free."""
+        s = self.slot(t)
+        busy = self._busy.get(s, 0)
+        if busy & buses:
+            return False
+        self._set(self._busy, s, busy | buses)
+        return True
+
+    def give(self, t: int, buses: int) -> None:
+        """Gives back what was taken."""
+        s = self.slot(t)
+        self._set(self._busy, s, self._busy.get(s, 0) & ~buses)
+
     def _move(
         self, name: Name, c: int, source: Source, target: Target, first: Source | None = None
     ) -> bool:
         """Takes a bus, and ports of register files, for a move."""
+        m = self.model
         s = self.slot(c)
-        for bus in self._buses(source, target):
-            if ("bus", s, bus) in self._taken:
-                continue
+        reached = m.reach(source, target)
+        if first is not None:
+            reached &= m.reach(first, target)
+        free = reached & ~self._busy.get(s, 0)
+        while free:
+            bit = free & -free
+            free ^= bit
+            bus = m.buses[bit.bit_length() - 1]
             mark = len(self._log)
-            self._set(self._taken, ("bus", s, bus), name)
             if (
                 self._file_port("read", s, source, bus)
                 and (first is None or self._file_port("read", s, first, bus))
                 and self._file_port("write", s, target, bus)
-                and (first is None or bus in self._buses(first, target))
             ):
+                self._set(self._busy, s, self._busy.get(s, 0) | bit)
                 self._set(self.moves, name, Transport(c, bus, source, target, first))
                 return True
             self._undo(mark)
         return False
-
-    def _buses(self, source: Source, target: Target) -> Iterator[str]:
-        m = self.model
-        if target[0] == "port":
-            into: set[str] = set(m.into[target[1], target[2]])
-        else:
-            into = {b for buses in m.writers[target[1]] for b in buses}
-        if source[0] == "imm":
-            found = {b for b in into if m.spelled(source[1], b) is not None}
-        elif source[0] == "port":
-            found = into & set(m.out_of[source[1], source[2]])
-        else:
-            found = into & {b for buses in m.readers[source[1]] for b in buses}
-        return (b for b in self.buses if b in found)
 
     def _file_port(self, way: str, s: int, place: Source, bus: str) -> bool:
         if place[0] != "reg":

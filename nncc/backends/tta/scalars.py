@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from nncc.backends.tta.accesses import Accesses
 from nncc.backends.tta.code import Branch, Item, Operand, Register
+from nncc.backends.tta.limits import limits
 from nncc.backends.tta.memory import Place
 from nncc.backends.tta.operations import Operations
 from nncc.backends.tta.scope import Scope, Wide
@@ -17,10 +18,12 @@ from nncc.backends.tta.wide import Wides
 from nncc.backends.tta.words import Words, word
 from nncc.diagnostics import TargetError
 from nncc.ir.expr import Apply, Const, Expr, Load, Name, Value
-from nncc.ir.types import DType, boolean
+from nncc.ir.types import DType, boolean, i32
 
 _PLAIN = frozenset({"eq", "ne", "and", "or", "xor"})
 _ORDERED = frozenset({"lt", "le", "gt", "ge", "min", "max"})
+_IN_WORDS = _PLAIN | _ORDERED | {"add", "sub", "mul"}
+_WORD = -(1 << 31), (1 << 31) - 1
 
 
 class Scalars:
@@ -99,11 +102,21 @@ class Scalars:
         if e.fn == "select":
             return self._select(e)
         if any(a.dtype.bits == 64 for a in e.args):
-            unsigned = e.args[0].dtype.kind == "uint"
-            a, *b = (self.wide(x) for x in e.args)
-            return self.wides.apply(e.fn, a, b[0] if b else None, unsigned=unsigned)
+            return self._wide_function(e)
         args = [self.word(a) for a in e.args]
         return self._word_function(e.fn, e.args[0].dtype, args)
+
+    def _wide_function(self, e: Apply) -> Operand | Wide:
+        """A function of 64-bit integers; of words, where their values and its own are words."""
+        known = [limits(x, self.scope) for x in e.args]
+        within = [*known, limits(e, self.scope)] if e.dtype is not boolean else known
+        if all(_WORD[0] <= lo and hi <= _WORD[1] for lo, hi in within) and e.fn in _IN_WORDS:
+            found = self._word_function(e.fn, i32, [self.word(x) for x in e.args])
+            return self.wides.extended(found) if e.dtype.bits == 64 else found
+        a, *b = (self.wide(x) for x in e.args)
+        unsigned = e.args[0].dtype.kind == "uint"
+        far = known[-1][0] >= 32 and known[-1][1] < 64
+        return self.wides.apply(e.fn, a, b[0] if b else None, unsigned=unsigned, far=far)
 
     def _cast(self, e: Apply) -> Operand | Wide:
         x, to = e.args[0], e.dtype

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nncc.backends.tta.code import COPY, GUARD, LITERAL, Op
+from nncc.backends.tta.code import COPY, GUARD, LITERAL, Access, Op
 from nncc.backends.tta.dependences import Block
 from nncc.backends.tta.model import Model
 from nncc.backends.tta.placement import Placement
@@ -41,12 +41,22 @@ class Jump:
 
 @dataclass
 class Chunk:
-    """Instructions one after the other. `targets`: labels that numbers in them stand for, as
-    (instruction, place of the move, or -1 for its long immediate)."""
+    """Instructions one after the other.
+
+    Args:
+        targets: labels that numbers in them stand for, as (instruction, place of the move, or -1
+            for its long immediate).
+        lead, trail: how many instructions at the begin and at the end may run at the same time as
+            others: nothing in them jumps or starts a loop, or is run more than once.
+        accesses: what (instruction, unit) loads or stores.
+    """
 
     instructions: list[Instruction]
     label: str = ""
     targets: list[tuple[int, int, str]] = field(default_factory=list)
+    lead: int = 0
+    trail: int = 0
+    accesses: dict[tuple[int, str], Access] = field(default_factory=dict)
 
 
 def latency(op: Op, model: Model) -> int:
@@ -83,13 +93,7 @@ def place_all(block: Block, model: Model) -> Placement:
         _, i = heapq.heappop(ready)
         t = earliest[i]
         while not placement.place(i, t):
-            t += 1
-            if t > earliest[i] + FARTHEST:
-                raise TargetError(
-                    f"machine '{model.machine.name}' cannot move the operands of "
-                    f"{block.ops[i]} to their ports",
-                    help="give its buses more connections",
-                )
+            t = _later(t, earliest[i], block.ops[i], model)
         placement._log.clear()
         for j, gap in after[i]:
             if gap is not None:
@@ -98,6 +102,16 @@ def place_all(block: Block, model: Model) -> Placement:
             if not waiting[j]:
                 heapq.heappush(ready, (-height[j], j))
     return placement
+
+
+def _later(t: int, first: int, what: object, model: Model) -> int:
+    """The next cycle to try. Raises TargetError if there were enough since `first`."""
+    if t >= first + FARTHEST:
+        raise TargetError(
+            f"machine '{model.machine.name}' cannot move the operands of {what} to their ports",
+            help="give its buses more connections, or longer immediates",
+        )
+    return t + 1
 
 
 def straight(
@@ -137,7 +151,7 @@ def straight(
     if loop is not None:
         t = max(0, length - 1 - model.slots)
         while not placement.place(len(ops) - 1, t):
-            t += 1
+            t = _later(t, length, loop, model)
         length = t + 1 + model.slots
     extra: list[tuple[int, Move]] = []
     literal: tuple[int, LongImmediate, str] | None = None
@@ -147,7 +161,7 @@ def straight(
             if op.operation == GUARD:
                 t = max(t, placement.start[i] + max(1, model.a.control.guard_latency))
         while (found := _jump(placement, t, jump, model)) is None:
-            t += 1
+            t = _later(t, length, f"a jump to {jump.label}", model)
         move, literal = found
         extra.append((t, move))
         length = max(length, t + 1 + model.slots)
@@ -161,6 +175,16 @@ def straight(
         else:
             place = chunk.instructions[t].moves.index(extra[0][1])
             chunk.targets.append((t, place, jump.label))
+    chunk.accesses = {
+        (t, placement.site[i].unit): access
+        for i, t in placement.start.items()
+        if (access := block.ops[i].memory) is not None
+    }
+    chunk.lead = chunk.trail = length
+    if loop is not None:
+        chunk.lead, chunk.trail = placement.start[len(ops) - 1], 0
+    elif jump is not None:
+        chunk.lead, chunk.trail = literal[0] if literal else t, 0
     return chunk
 
 
@@ -175,33 +199,29 @@ def _jump(
     if space is not None:
         most = space.size
     buses = [
-        b for b in placement.buses
+        b for b in model.buses
         if b in into and (jump.guard is None or jump.guard in model.a.bus[b].guards)
     ]  # fmt: skip
     for b in buses:
-        if (
-            ("bus", t, b) not in placement._taken
-            and model.ranges[b]
-            and model.ranges[b][-1] >= most - 1
-        ):
-            placement._taken["bus", t, b] = "jump"
+        reaches = model.ranges[b] and model.ranges[b][-1] >= most - 1
+        if reaches and placement.take(t, model.bit[b]):
             return Move(b, Literal(0), port, jump.guard), None
     found = model.template(most - 1)
     if found is None or t == 0:
         return None
     name, unit, _ = found
-    slots = [s for s in model.a.template[name].slots if s in model.a.bus]
-    if ("template", t - 1) in placement._taken or any(
-        ("bus", t - 1, s) in placement._taken for s in slots
+    slots = [s for s in model.a.template[name].slots if s in model.bit]
+    if ("template", t - 1) in placement._taken or not all(
+        placement.is_free(t - 1, s) for s in slots
     ):
         return None
     number = model.a.immediate[unit].size - 1
     key = (unit, f"#{number}")
-    if not placement._disjoint((t, t), placement._results.get(key, ())):
+    if not placement.is_empty(key, t, t):
         return None
     readers = {b for reached in model.readers[unit] for b in reached}
     for b in buses:
-        free = b in readers and ("bus", t, b) not in placement._taken
+        free = b in readers and placement.is_free(t, b)
         if free and placement._file_port("read", t, ("reg", unit, number), b):
             source = RegisterRef(unit, number)
             return Move(b, source, port, jump.guard), (
@@ -235,10 +255,16 @@ def instructions(
         long[start[i]] = (name, LongImmediate(unit, number, value))
     if literal is not None:
         long[literal[0]] = (literal[2], literal[1])
-    order = {b.name: k for k, b in enumerate(model.a.buses)}
+    return as_instructions(rows, long, model, source)
+
+
+def as_instructions(
+    rows: list[list[Move]], long: dict[int, tuple[str, LongImmediate]], model: Model, source: str
+) -> list[Instruction]:
+    """Moves and long immediates by cycle as instructions."""
     return [
         Instruction(
-            tuple(sorted(row, key=lambda m: order[m.bus])),
+            tuple(sorted(row, key=lambda m: model.bit[m.bus])),
             (long[t][1],) if t in long else (),
             long[t][0] if t in long else "",
             source,

@@ -21,6 +21,7 @@ class Wide:
 
 
 Held = int | Register | Wide | Place
+Limits = tuple[int, int]
 
 
 @dataclass(eq=False)
@@ -50,7 +51,8 @@ class Scope:
         loops: those around the place, outermost first.
         known: what sizes and variables of unrolled loops stand for; `ranges`: of the others.
         places: the buffers of the function; `values`: what names stand for (a vector may stand
-            for a place in memory); `variables`: registers that assignments change.
+            for a place in memory); `limits`: of scalars that do not change; `variables`:
+            registers that assignments change.
     """
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class Scope:
         self.ranges: dict[str, Range] = {}
         self.places: dict[str, Place] = {}
         self.values: dict[str, Held] = {}
+        self.limits: dict[str, Limits] = {}
 
     def fresh(self, name: str) -> str:
         """A name that nothing else has."""

@@ -103,7 +103,7 @@ def _pattern(o: Operation) -> _Pattern | None:
 
 
 def normal(e: Expr) -> Expr:
-    """`e` with copies to lanes at the leaves and constants in one form."""
+    """`e` with copies to lanes at the leaves; constants, comparisons, choices in one form."""
     if isinstance(e, Apply) and e.fn == "broadcast":
         x = e.args[0]
         if isinstance(x, Const):
@@ -118,8 +118,29 @@ def normal(e: Expr) -> Expr:
             held = _wrapped(inner[0].value, e.dtype)
             if held == inner[0].value:
                 return Const(held, e.dtype, e.lanes)
-        return e if inner == e.args else Apply(e.fn, inner, e.dtype, e.lanes)
+        return _ordered(e if inner == e.args else Apply(e.fn, inner, e.dtype, e.lanes))
     return e
+
+
+# a > b == b < a
+_TURNED = {"gt": "lt", "le": "ge"}
+
+
+def _ordered(e: Apply) -> Apply:
+    """Comparisons as `lt` and `ge`, choices by `lt`."""
+    if e.fn in _TURNED:
+        return Apply(_TURNED[e.fn], e.args[::-1], e.dtype, e.lanes)
+    if e.fn == "select":
+        condition, then, otherwise = e.args
+        # select(a >= b, x, y) == select(a < b, y, x), for integers: floats may be NaN
+        if isinstance(condition, Apply) and condition.fn == "ge" and _of_integers(condition):
+            turned = Apply("lt", condition.args, condition.dtype, condition.lanes)
+            return Apply("select", (turned, otherwise, then), e.dtype, e.lanes)
+    return e
+
+
+def _of_integers(e: Apply) -> bool:
+    return all(a.dtype.is_integer for a in e.args)
 
 
 def _wrapped(value: bool | int | float, dtype: DType) -> int:

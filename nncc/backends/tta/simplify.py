@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from nncc.ir.bounds import Range, bounds, simplify
 from nncc.ir.expr import Apply, Expr, Load, map_indices, walk
-from nncc.ir.index import Index, Size, Term, affine, substitute
+from nncc.ir.index import Index, Size, Term, affine, substitute, variables
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -119,7 +119,10 @@ def _points(s: For, lo: int, hi: int) -> Iterator[int]:
                     continue
                 factor, rest = found[0][s.variable], found[1]
                 turn = -rest // factor if factor > 0 else rest // -factor
-                yield from (turn, turn + 1)
+                # where both are equal belongs to the side whose bound does not change
+                first = t.a if (factor > 0) == (t.fn == "min") else t.b
+                is_equal = factor * turn + rest == 0
+                yield turn if is_equal and s.variable in variables(first) else turn + 1
 
 
 def _terms(size: Size) -> Iterator[Term]:

@@ -19,8 +19,14 @@ class Wides:
         """A signed word."""
         return Wide(x, self.do("shr", x, 31), True)
 
-    def apply(self, fn: str, a: Wide, b: Wide | None, *, unsigned: bool) -> Operand | Wide:
-        """fn(a, b), or fn(a) without b. Raises TargetError for what has no code here."""
+    def apply(
+        self, fn: str, a: Wide, b: Wide | None, *, unsigned: bool, far: bool = False
+    ) -> Operand | Wide:
+        """fn(a, b), or fn(a) without b. Raises TargetError for what has no code here.
+
+        Args:
+            far: a shift is certainly by 32 places or more.
+        """
         do = self.do
         if fn == "neg":
             return self._difference(Wide(0, 0, True), a)
@@ -46,9 +52,9 @@ class Wides:
         if fn in ("and", "or", "xor"):
             return Wide(do(fn, a.low, b.low), do(fn, a.high, b.high), a.is_word and b.is_word)
         if fn == "shl":
-            return self._left(a, b.low)
+            return self._left(a, b.low, far)
         if fn == "shr":
-            return self._right(a, b.low, unsigned)
+            return self._right(a, b.low, unsigned, far)
         if fn in ("eq", "ne"):
             different = do("or", do("xor", a.low, b.low), do("xor", a.high, b.high))
             return do(fn, different, 0)
@@ -80,7 +86,7 @@ class Wides:
         low = self.words.select(condition, a.low, b.low)
         return Wide(low, self.words.select(condition, a.high, b.high), a.is_word and b.is_word)
 
-    def _left(self, a: Wide, n: Operand) -> Wide:
+    def _left(self, a: Wide, n: Operand, far: bool) -> Wide:
         do = self.do
         if isinstance(n, int):
             if n == 0:
@@ -90,13 +96,15 @@ class Wides:
             return Wide(
                 do("shl", a.low, n), do("or", do("shl", a.high, n), do("shru", a.low, 32 - n))
             )
+        if far:  # shifts of words look at the lowest five bits of n
+            return Wide(0, do("shl", a.low, n))
         many = do("gt", n, 31)
         low = do("shl", a.low, n)
         carried = do("shru", do("shru", a.low, 1), do("xor", n, 31))
         high = do("or", do("shl", a.high, n), carried)
         return Wide(self.words.select(many, 0, low), self.words.select(many, low, high))
 
-    def _right(self, a: Wide, n: Operand, unsigned: bool) -> Wide:
+    def _right(self, a: Wide, n: Operand, unsigned: bool, far: bool) -> Wide:
         do = self.do
         shift = "shru" if unsigned else "shr"
         sign = 0 if unsigned else do("shr", a.high, 31)
@@ -107,6 +115,8 @@ class Wides:
                 return Wide(do(shift, a.high, n - 32), sign, not unsigned)
             low = do("or", do("shru", a.low, n), do("shl", a.high, 32 - n))
             return Wide(low, do(shift, a.high, n))
+        if far:
+            return Wide(do(shift, a.high, n), sign, not unsigned)
         many = do("gt", n, 31)
         high = do(shift, a.high, n)
         carried = do("shl", do("shl", a.high, 1), do("xor", n, 31))

@@ -101,6 +101,11 @@ _ONE = frozenset({"neg", "abs", "sx8", "sx16"})
 _NEUTRAL = {
     "add": 0, "sub": 0, "or": 0, "xor": 0, "shl": 0, "shr": 0, "shru": 0, "mul": 1, "and": -1,
 }  # fmt: skip
+# x fn x
+_OF_ITSELF = {
+    "sub": 0, "xor": 0, **dict.fromkeys(("ne", "lt", "gt", "ltu", "gtu"), 0),
+    **dict.fromkeys(("eq", "le", "ge", "leu", "geu"), 1),
+}  # fmt: skip
 _COMMUTE = frozenset({"add", "mul", "and", "or", "xor", "min", "max", "eq", "ne", "mulhi"})
 # a fn b == b other a
 _SWAPPED = {
@@ -156,6 +161,8 @@ class Words:
         """fn(a, b), with as few operations as the machine allows."""
         if isinstance(a, int) and isinstance(b, int):
             return word(FOLD[fn](a, b))
+        if a is b and fn in _OF_ITSELF:
+            return _OF_ITSELF[fn]
         if fn in _COMMUTE and isinstance(a, int):
             a, b = b, a
         if fn not in _ONE and isinstance(b, int):
