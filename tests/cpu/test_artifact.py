@@ -281,3 +281,22 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_keys_depend_on_every_part() -> None:
     assert len({cache.key("ab", "c"), cache.key("a", "bc"), cache.key("abc")}) == 3
+
+
+def test_cache_removes_what_was_used_longest_ago(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNCC_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "LIMIT", 500)
+    names = [f"{k:064x}"[::-1] for k in (1, 2, 3)]  # none begins with 00
+    for age, name in enumerate(names):
+        cache.cached(name, lambda: b"x" * 100)
+        os.utime(tmp_path / f"{name}.o", (1000 - age, 1000 - age))
+    left = tmp_path / f"{names[0]}.o.abcd1234"  # a writer was killed
+    left.write_bytes(b"x" * 100)
+    os.utime(left, (1, 1))
+    (tmp_path / "notes.o").write_bytes(b"x" * 1000)  # not a file of the cache
+    cache.cached(names[2], lambda: b"")  # the oldest is used again
+    cache.cached("00" + "1" * 62, lambda: b"y" * 100)
+    kept = {p.name for p in tmp_path.iterdir()}
+    assert kept == {"notes.o", *(f"{n}.o" for n in (names[0], names[2], "00" + "1" * 62))}

@@ -4,19 +4,25 @@ The folder is `$NNCC_CACHE`, else `$XDG_CACHE_HOME/nncc`, else `~/.cache/nncc`; 
 switches the cache off. A file is the sha256 of the object and then the object: a file that was
 damaged is not used. Files are written beside and renamed, so that writers do not disturb each
 other. A folder that cannot be written is no error, nor is a user without one: the object is then
-made again each time.
+made again each time. What is kept is run: the folder must be one that no stranger can write to.
+
+When the files are more than `LIMIT` bytes, those that were used longest ago are removed. That is
+looked after in one of 256 writes, those of names that begin with `00`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+LIMIT = 1 << 30  # bytes
 _DIGEST_BYTES = 32
+_FILE = re.compile(r"[0-9a-f]{64}\.o(\.\w+)?")  # an object, or one that a writer left unfinished
 
 
 def folder() -> Path | None:
@@ -54,6 +60,8 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
     made = make()
     with suppress(OSError):
         _write(path, made)
+        if name.startswith("00"):
+            _trim(base)
     return made
 
 
@@ -63,12 +71,16 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    if hashlib.sha256(code).digest() != digest:
+        return None
+    with suppress(OSError):
+        os.utime(path)  # it was used now
+    return code
 
 
 def _write(path: Path, code: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".new")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
@@ -76,3 +88,20 @@ def _write(path: Path, code: bytes) -> None:
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def _trim(base: Path) -> None:
+    """Removes the files that were used longest ago, if there are more than `LIMIT` bytes."""
+    files = []
+    for entry in os.scandir(base):
+        if _FILE.fullmatch(entry.name):
+            with suppress(FileNotFoundError):  # by another process, meanwhile
+                found = entry.stat()
+                files.append((found.st_mtime_ns, found.st_size, entry.path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= LIMIT:
+            break
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        total -= size

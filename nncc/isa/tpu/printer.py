@@ -10,7 +10,14 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 
 from nncc.isa.tpu.encoding import encode_instruction
-from nncc.isa.tpu.instructions import Instruction, fields_of, mnemonic
+from nncc.isa.tpu.instructions import (
+    Instruction,
+    ReadWeights,
+    SetConfiguration,
+    Sync,
+    fields_of,
+    mnemonic,
+)
 from nncc.isa.tpu.program import NO_ORIGIN, Data, HostBuffer, Origin, Program
 
 _BYTES_A_LINE = 32
@@ -68,22 +75,37 @@ def _data(data: Data) -> Iterator[str]:
         yield f"  hex {data.content[start : start + _BYTES_A_LINE].hex()}"
 
 
-def listing(program: Program, cycles: Mapping[int, tuple[int, int]] | None = None) -> str:
+def listing(
+    program: Program,
+    cycles: Mapping[int, tuple[int, int]] | None = None,
+    totals: Mapping[str, str] | None = None,
+) -> str:
     """A table for people: byte address, cycles of a run, instruction, tensor, tile, node.
+
+    Each node has one heading, where its work begins. What stands among the instructions of another
+    one (weights come ahead of their use) says for whom it is.
 
     Args:
         cycles: position -> (first cycle, cycle in which the result is complete), for instructions
             of units.
+        totals: what to say of each node under its heading.
     """
     lines = [f"{_buffer(b)}  # {b.bytes} bytes" for b in program.buffers]
     lines += [f".data {d.memory} {d.address}  # {len(d.content)} bytes" for d in program.data]
     rows = list(_rows(program, cycles))
     widths = [max((len(row[k]) for row in rows), default=0) for k in range(3)]
-    node = ""
+    node, known = "", {""}
     for i, (address, when, text, comment) in enumerate(rows):
-        if program.origin(i).node != node:
-            node = program.origin(i).node
-            lines.append(f"-- {node}")
+        own = program.origin(i).node
+        begins = not isinstance(program.instructions[i], ReadWeights | SetConfiguration | Sync)
+        if begins and own not in known:
+            node = own
+            known.add(own)
+            lines.append(f"-- {own}")
+            if totals and own in totals:
+                lines.append(f"# {totals[own]}")
+        if own and own != node:
+            comment = f"{comment or '#'} for {own}"
         columns = [address.rjust(widths[0]), text.ljust(widths[2]), comment]
         columns[1:1] = [when.ljust(widths[1])] if widths[1] else []
         lines.append("  ".join(columns).rstrip())

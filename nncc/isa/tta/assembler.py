@@ -51,7 +51,13 @@ from nncc.isa.tta.verify import (
     verify,
 )
 from nncc.machines.machine import Machine
-from nncc.machines.tta.model import Architecture, Bus, Guard, InstructionTemplate
+from nncc.machines.tta.model import (
+    AddressSpace,
+    Architecture,
+    Bus,
+    Guard,
+    InstructionTemplate,
+)
 
 _DIRECTIVES = ("source", "procedure", "global", "extern")
 _WORDS = {
@@ -132,7 +138,7 @@ class _Assembler(SourceReader):
                     if line.data == "label":
                         self._bind(line.children[0], address)
                     else:
-                        address += _number(line.children[1])
+                        address += self._size(line.children[1], self.a.space[str(name)])
                 ends[str(name)] = address
         return found
 
@@ -144,6 +150,13 @@ class _Assembler(SourceReader):
         if start is not None:
             return _number(start)
         return ends.get(str(name), memories[str(name)].min_address)
+
+    def _size(self, token: Token, memory: AddressSpace) -> int:
+        """The bytes of a chunk of data."""
+        size = _number(token)
+        if not 0 <= size <= memory.size:
+            raise self._error(f"{size} bytes do not fit {memory.name} of {memory.size}", token)
+        return size
 
     def _bind(self, name: Token, value: int) -> None:
         if name in self.addresses:
@@ -208,6 +221,8 @@ class _Assembler(SourceReader):
             width = int(explicit.rstrip(": \t"))
         else:
             width = size if single or not digits else -(-digits // 2)
+        if not 1 <= width <= size:
+            raise self._error(f"a value of {width} bytes does not fit {size}", first)
         if not -(1 << (8 * width - 1)) <= value < 1 << (8 * width):
             raise self._error(f"{value} does not fit {width} bytes", first)
         return (value & ((1 << (8 * width)) - 1)).to_bytes(width, "little")

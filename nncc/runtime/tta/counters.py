@@ -10,13 +10,18 @@ stalls and bytes where they depend on values. Everything else follows from the p
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from nncc.isa.tta.encoding import encoding_of
-from nncc.isa.tta.program import Move, PortRef, Program, RegisterRef
+from nncc.isa.tta.program import Move, Program, RegisterRef
 from nncc.isa.tta.verify import architecture_of
-from nncc.machines.machine import Machine
+from nncc.machines.machine import Machine, Operation
+
+Thing = tuple[str, ...]  # its kind, and the names of what it happens at
 
 
 class Tally:
@@ -86,93 +91,132 @@ class Counters:
         return started / self.cycles if self.cycles else 0.0
 
 
-def count(program: Program, machine: Machine, tally: Tally) -> Counters:
-    """The counts of a run."""
-    a = architecture_of(machine)
-    moves: Counter[str] = Counter()
-    triggers: Counter[tuple[str, str]] = Counter()
-    reads: Counter[str] = Counter()
-    writes: Counter[str] = Counter()
-    read_bytes: Counter[str] = Counter()
-    written_bytes: Counter[str] = Counter()
-    energy: defaultdict[str, float] = defaultdict(float)
-    sources: dict[str, SourceCounters] = {}
-    buses = {b.name: b.energy for b in a.buses}
-    files = {f.name: f for f in a.files}
-    squashed = 0
-    for i, (instruction, times) in enumerate(
-        zip(program.instructions, tally.executed, strict=True)
-    ):
-        if not times:
-            continue
-        share = sources.setdefault(instruction.source, SourceCounters())
-        share.cycles += times
-        for move in instruction.moves:
-            happened = times if move.guard is None else tally.moves[i, move.bus]
-            squashed += times - happened
-            moves[move.bus] += happened
-            share.energy[move.bus] += happened * buses[move.bus]
-            if isinstance(move.source, RegisterRef):
-                reads[move.source.file] += happened
-                if (file := files.get(move.source.file)) is not None:  # else an immediate unit
-                    share.energy[file.name] += happened * file.read_energy
-            if isinstance(move.destination, RegisterRef):
-                name = move.destination.file
-                writes[name] += happened
-                share.energy[name] += happened * files[name].write_energy
-            elif started := _operation(move, machine):
-                unit, operation = started
-                triggers[unit, operation] += happened
-                share.triggers[unit] += happened
-                record = machine.operations[operation]
-                energy[unit] += happened * record.energy
-                share.energy[unit] += happened * record.energy
-                share.operations[operation] += happened
-                if record.memory is not None:
-                    space = a.unit[unit].address_space
-                    total = read_bytes if record.kind == "load" else written_bytes
-                    total[space] += happened * record.memory.bits // 8
-                    own = share.bytes_read if record.kind == "load" else share.bytes_written
-                    own[space] += happened * record.memory.bits // 8
-        for immediate in instruction.immediates:
-            writes[immediate.unit] += times
-    stalls: Counter[str] = Counter()
-    for (i, space), cycles in tally.stalls.items():
-        stalls[space] += cycles
-        share = sources[program.instructions[i].source]
-        share.stalls += cycles
-        share.cycles += cycles
-    executed = sum(tally.executed)
-    fetched = (executed - tally.buffered) * encoding_of(a).bytes
-    if a.control.address_space:
-        read_bytes[a.control.address_space] = fetched
-    for bus in a.buses:
-        energy[bus.name] += moves[bus.name] * bus.energy
-    for file in a.files:
-        energy[file.name] += reads[file.name] * file.read_energy
-        energy[file.name] += writes[file.name] * file.write_energy
-    for memory in a.spaces:
-        energy[memory.name] += read_bytes[memory.name] * memory.read_energy
-        energy[memory.name] += written_bytes[memory.name] * memory.write_energy
-    return Counters(
-        cycles=executed + sum(stalls.values()),
-        instructions=executed,
-        stalls=stalls,
-        moves=moves,
-        squashed=squashed,
-        triggers=triggers,
-        reads=reads,
-        writes=writes,
-        bytes_read=read_bytes,
-        bytes_written=written_bytes,
-        energy={name: e for name, e in energy.items() if e},
-        sources=sources,
-    )
+class Accounts:
+    """What the instructions of a program count, looked up once.
 
+    Things that are counted are numbered: cycles, moves that have a guard, a move on a bus, a
+    register read or written, an operation started. A table has how often each happened for each
+    source node; everything else follows from it.
+    """
 
-def _operation(move: Move, machine: Machine) -> tuple[str, str] | None:
-    """The unit and operation that a move starts."""
-    place = move.destination
-    if isinstance(place, PortRef) and place.operation in machine.operations:
-        return place.unit, place.operation
-    return None
+    def __init__(self, program: Program, machine: Machine) -> None:
+        self.program, self.machine = program, machine
+        self.a = a = architecture_of(machine)
+        self.sources = tuple(dict.fromkeys(i.source for i in program.instructions))
+        self.source_number = {s: k for k, s in enumerate(self.sources)}
+        self.things: dict[Thing, int] = {}
+        self.guarded = tuple(
+            (i, m.bus) for i, x in enumerate(program.instructions) for m in x.moves if m.guard
+        )
+        number = {place: k for k, place in enumerate(self.guarded)}
+        events: list[tuple[int, int, Thing]] = []  # place in the counts, source, thing
+        count = len(program.instructions)
+        for i, instruction in enumerate(program.instructions):
+            source = self.source_number[instruction.source]
+            events.append((i, source, ("cycle",)))
+            for move in instruction.moves:
+                happened = i
+                if move.guard is not None:
+                    events.append((i, source, ("guarded",)))
+                    happened = count + number[i, move.bus]
+                    events.append((happened, source, ("passed",)))
+                events += ((happened, source, thing) for thing in self._things(move))
+            for immediate in instruction.immediates:
+                events.append((i, source, ("write", immediate.unit)))
+        self.places = np.array([place for place, _, _ in events], np.int64)
+        self.cells = np.array([(s, self._number(t)) for _, s, t in events], np.int64).reshape(-1, 2)
+        self.energies = {t: self._energy(t) for t in self.things}
+        self.fetched = encoding_of(a).bytes
+
+    def _number(self, thing: Thing) -> int:
+        return self.things.setdefault(thing, len(self.things))
+
+    def _things(self, move: Move) -> Iterator[Thing]:
+        yield "move", move.bus
+        if isinstance(move.source, RegisterRef):
+            yield "read", move.source.file
+        place = move.destination
+        if isinstance(place, RegisterRef):
+            yield "write", place.file
+        elif place.operation in self.machine.operations:
+            yield "start", place.unit, place.operation
+
+    def _energy(self, thing: Thing) -> float:
+        """Of one time, in pJ, at the part that the thing names first."""
+        kind, *names = thing
+        if kind == "move":
+            return self.a.bus[names[0]].energy
+        if kind == "start":
+            return self.machine.operations[names[1]].energy
+        if kind in ("read", "write") and (file := self.a.file.get(names[0])) is not None:
+            return file.read_energy if kind == "read" else file.write_energy
+        return 0.0  # cycles, guards, and immediate units, of which none is known
+
+    def count(self, tally: Tally) -> Counters:
+        """The counts of a run."""
+        moved = [tally.moves[place] for place in self.guarded]
+        happened = np.concatenate([np.asarray(tally.executed, np.int64), moved]).astype(np.int64)
+        table = np.zeros((len(self.sources), len(self.things)), np.int64)
+        np.add.at(table, (self.cells[:, 0], self.cells[:, 1]), happened[self.places])
+        shares = {s: self._share(row) for s, row in zip(self.sources, table.tolist(), strict=True)}
+        stalls: Counter[str] = Counter()
+        for (i, space), cycles in tally.stalls.items():
+            stalls[space] += cycles
+            share = shares[self.program.instructions[i].source]
+            share.stalls += cycles
+            share.cycles += cycles
+        sources = {name: share for name, share in shares.items() if share.cycles}
+        totals = dict(zip(self.things, table.sum(axis=0).tolist(), strict=True))
+        by_kind: defaultdict[str, Counter[Any]] = defaultdict(Counter)
+        for (kind, *names), n in totals.items():
+            if n:
+                by_kind[kind][names[0] if len(names) == 1 else tuple(names)] += n
+        read, written = Counter[str](), Counter[str]()
+        energy: defaultdict[str, float] = defaultdict(float)
+        for share in sources.values():
+            read.update(share.bytes_read)
+            written.update(share.bytes_written)
+            for part, used in share.energy.items():
+                energy[part] += used
+        executed = totals.get(("cycle",), 0)
+        if self.a.control.address_space:
+            read[self.a.control.address_space] = (executed - tally.buffered) * self.fetched
+        for memory in self.a.spaces:
+            energy[memory.name] += read[memory.name] * memory.read_energy
+            energy[memory.name] += written[memory.name] * memory.write_energy
+        return Counters(
+            cycles=executed + sum(stalls.values()),
+            instructions=executed,
+            stalls=stalls,
+            moves=by_kind["move"],
+            squashed=totals.get(("guarded",), 0) - totals.get(("passed",), 0),
+            triggers=by_kind["start"],
+            reads=by_kind["read"],
+            writes=by_kind["write"],
+            bytes_read=read,
+            bytes_written=written,
+            energy={name: e for name, e in energy.items() if e},
+            sources=sources,
+        )
+
+    def _share(self, row: list[int]) -> SourceCounters:
+        share = SourceCounters()
+        for (thing, one), n in zip(self.energies.items(), row, strict=True):
+            if not n:
+                continue
+            kind, *names = thing
+            if kind == "cycle":
+                share.cycles = n
+            if one:
+                share.energy[names[0]] += n * one
+            if kind == "start":
+                unit, operation = names
+                share.triggers[unit] += n
+                share.operations[operation] += n
+                self._access(share, unit, self.machine.operations[operation], n)
+        return share
+
+    def _access(self, share: SourceCounters, unit: str, o: Operation, times: int) -> None:
+        if o.memory is not None:
+            moved = share.bytes_read if o.kind == "load" else share.bytes_written
+            moved[self.a.unit[unit].address_space] += times * o.memory.bits // 8

@@ -50,7 +50,7 @@ from nncc.isa.tta.program import Program
 from nncc.isa.tta.verify import architecture_of
 from nncc.machines.machine import ADDRESS, Machine, Operation
 from nncc.runtime.tta.banks import extra_cycles
-from nncc.runtime.tta.counters import Counters, Tally, count
+from nncc.runtime.tta.counters import Accounts, Counters, Tally
 from nncc.runtime.tta.decoded import (
     DecodedMove,
     Key,
@@ -133,7 +133,7 @@ class Interpreter:
 
     def counters(self) -> Counters:
         """What was counted up to now."""
-        return count(self.program, self.machine, self.tally)
+        return Accounts(self.program, self.machine).count(self.tally)
 
     def snapshot(self) -> Snapshot:
         """The state between two cycles."""
@@ -309,7 +309,7 @@ class Interpreter:
             port = (control.name, control.return_port)
             if any(m.destination == port for m in happened):
                 raise self._fault(f"{spelled(port)} is written twice")
-            self.values[port] = after
+            self.values[port] = after & mask(control.port[control.return_port].width)
 
     def _loop(self, iterations: int, first: int, length: int) -> None:
         if iterations == 0 or length == 0:

@@ -18,13 +18,11 @@ from nncc.isa.tta.verify import architecture_of
 from nncc.machines.machine import Machine, Operation
 from nncc.runtime.executable import Array
 from nncc.runtime.statistics import Layer, MemoryUse, OperationUse, Statistics
-from nncc.runtime.trace import Timeline, Trace
+from nncc.runtime.trace import Trace
 from nncc.runtime.tta.counters import Counters
-from nncc.runtime.tta.decoded import DecodedMove
 from nncc.runtime.tta.interpreter import Interpreter
+from nncc.runtime.tta.trace import Watch
 from nncc.runtime.tta.translated import Translated
-
-TRACED_CYCLES = 200_000  # of which a trace keeps what happened
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class SimulatedModel:
         self.interpreted = interpreted
         self.counters: Counters | None = None  # of the last call
         self._translated: Translated | None = None
-        self._first: tuple[Array, dict[str, tuple[Array, Array]]] | None = None
 
     def __call__(
         self,
@@ -76,73 +73,37 @@ class SimulatedModel:
         trace: Trace | None = None,
     ) -> Statistics:
         """Runs the model; `sizes` are those that it was compiled for."""
-        simulator: Interpreter | Translated
-        if trace is not None:
-            line = trace.machine(self.machine.name, self.machine.frequency_hz)
-            simulator = Interpreter(self.program, self.machine, _Watch(line, self.program).cycle)
-        elif self.interpreted:
-            simulator = Interpreter(self.program, self.machine)
-        else:
-            simulator = self._fresh()
-        space = self.places.space
-        for array, address in zip(inputs, self.places.inputs, strict=True):
-            simulator.write(space, address, array.tobytes())
+        simulator = Interpreter(self.program, self.machine) if self.interpreted else self._fresh()
+        self._load(simulator, inputs)
         self.counters = simulator.run()
         for array, address in zip(outputs, self.places.outputs, strict=True):
-            found = simulator.read(space, address, array.nbytes)
+            found = simulator.read(self.places.space, address, array.nbytes)
             array[...] = np.frombuffer(found, array.dtype).reshape(array.shape)
+        if trace is not None:
+            self._trace(trace, inputs, self.counters.cycles)
         return statistics(self.counters, self.machine)
+
+    def _trace(self, trace: Trace, inputs: list[Array], cycles: int) -> None:
+        """Adds a run to a trace: by the interpreter, for as long as the trace takes it."""
+        line = trace.machine(self.machine.name, self.machine.frequency_hz)
+        watch = Watch(line, self.program)
+        simulator = Interpreter(self.program, self.machine, watch.observe)
+        self._load(simulator, inputs)
+        while not watch.full and not simulator.finished:
+            simulator.step()
+        watch.finish(cycles)
+
+    def _load(self, simulator: Interpreter | Translated, inputs: list[Array]) -> None:
+        for array, address in zip(inputs, self.places.inputs, strict=True):
+            simulator.write(self.places.space, address, array.tobytes())
 
     def _fresh(self) -> Translated:
         """The simulator in its first state; code that it has translated stays."""
-        if self._translated is None or self._first is None:
-            s = self._translated = Translated(self.program, self.machine)
-            memory = {n: (d[: self._end(n, d)].copy(), w[: self._end(n, w)].copy())
-                      for n, (d, w) in s.memory.items()}  # fmt: skip
-            self._first = s.state.copy(), memory
-            return s
-        state, memory = self._first
-        self._translated.state[:] = state
-        for name, kept in memory.items():
-            for now, first in zip(self._translated.memory[name], kept, strict=True):
-                now[: len(first)] = first
+        if self._translated is None:
+            self._translated = Translated(self.program, self.machine)
+        else:
+            self._translated.reset({self.places.space: self.places.end})
         return self._translated
-
-    def _end(self, name: str, array: Array) -> int:
-        return self.places.end if name == self.places.space else len(array)
-
-
-class _Watch:
-    """Turns cycles of the interpreter into spans: layers, units and stalls."""
-
-    def __init__(self, line: Timeline, program: Program) -> None:
-        self.line, self.program = line, program
-        self.open: dict[str, tuple[str, int, int]] = {}  # track -> (name, first, end)
-
-    def cycle(self, cycle: int, position: int, moves: tuple[DecodedMove, ...], locked: int) -> None:
-        if cycle > TRACED_CYCLES:
-            return
-        source = self.program.instructions[position].source
-        self.span("layers", source, cycle, 1 + locked)
-        for m in moves:
-            if m.trigger is not None:
-                self.span(m.trigger.unit, m.trigger.operation.name, cycle, 1)
-        if locked:
-            self.span("locked", "bank conflict", cycle + 1, locked)
-        if cycle == TRACED_CYCLES or position == len(self.program.instructions) - 1:
-            for track, (name, first, end) in self.open.items():
-                self.line.span(track, name, first, end - first)
-            self.open.clear()
-
-    def span(self, track: str, name: str, first: int, cycles: int) -> None:
-        """Neighbours of one name are one event."""
-        held = self.open.get(track)
-        if held is not None and held[0] == name and held[2] == first:
-            self.open[track] = (name, held[1], first + cycles)
-            return
-        if held is not None:
-            self.line.span(track, held[0], held[1], held[2] - held[1])
-        self.open[track] = (name, first, first + cycles)
 
 
 # -- statistics ------------------------------------------------------------------------------
@@ -200,6 +161,11 @@ def _products(o: Operation) -> int:
         assert isinstance(d.extent, int)
         total *= d.extent
     return total
+
+
+def main_unit(machine: Machine) -> str:
+    """The unit whose operations are a layer's `active` cycles."""
+    return _main_unit(machine, {n: _products(o) for n, o in machine.operations.items()})
 
 
 def _main_unit(machine: Machine, products: Mapping[str, int]) -> str:

@@ -1,88 +1,89 @@
-"""What happened in each cycle, as a trace that Perfetto and Chrome open.
+"""What happens in each cycle, as spans of a trace: layers, units, buses, memories, locked cycles.
 
-    trace = Trace(program, machine)
-    Interpreter(program, machine, trace.observe).run()
-    Path("t.json").write_text(trace.json())
+    watch = Watch(trace.machine("tta", frequency_hz), program)
+    simulator = Interpreter(program, machine, watch.observe)
+    while not watch.full and not simulator.finished: simulator.step()
+    watch.finish(cycles)
 
-One row a source node ("layer"), unit, bus, and one for cycles in which the machine was locked. A
-cycle is shown as a microsecond. Of a long run, the first `limit` events are kept.
+What is the same in neighbouring cycles is one span. A long run is cut after `CYCLES` cycles or
+`SPANS` spans, and the trace says so: a span of the track "trace" covers what is left out.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from nncc.isa.tta.program import Program
-from nncc.isa.tta.verify import architecture_of
-from nncc.machines.machine import Machine
+from nncc.runtime.trace import Timeline
 from nncc.runtime.tta.decoded import DecodedMove, spelled
 
-LAYERS, LOCKED = "layers", "locked"
+CYCLES = 200_000
+SPANS = 400_000
+LAYERS, LOCKED, TRACE = "layers", "locked", "trace"
+NO_LAYER = "no layer"
 
 
-class Trace:
-    """The events of a run.
+class Watch:
+    """Turns the cycles of an interpreter, whose observer it is, into spans of a timeline.
 
     Args:
-        limit: how many are kept; `dropped` counts the others.
+        cycles, spans: how many of them it takes at most, but for what the last cycle adds.
     """
 
-    def __init__(self, program: Program, machine: Machine, limit: int = 1_000_000) -> None:
-        a = architecture_of(machine)
-        self.program = program
-        self.limit = limit
-        self.dropped = 0
-        rows = [LAYERS, *a.unit, *(b.name for b in a.buses), LOCKED]
-        self.rows = {name: k for k, name in enumerate(rows)}
-        self.events: list[dict[str, Any]] = []
-        self.layer: dict[str, Any] | None = None
+    def __init__(
+        self, line: Timeline, program: Program, *, cycles: int = CYCLES, spans: int = SPANS
+    ) -> None:
+        self.line, self.program = line, program
+        self.cycles, self.spans = cycles, spans
+        self.end = 0  # the first cycle that was not seen
+        self._open: dict[str, tuple[str, int, int]] = {}  # by track: name, first cycle, end
+        self._written = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no further cycles."""
+        return self.end >= self.cycles or self._written >= self.spans
 
     def observe(
         self, cycle: int, position: int, moves: tuple[DecodedMove, ...], locked: int
     ) -> None:
-        """Takes a cycle: an `Interpreter`'s observer."""
-        source = self.program.instructions[position].source
-        if self.layer is None or self.layer["name"] != source:
-            self.layer = self._event(LAYERS, source, cycle, 0, position)
-        if self.layer is not None:
-            self.layer["dur"] = cycle + 1 + locked - self.layer["ts"]
+        """Takes a cycle, if it is not full."""
+        if self.full:
+            return
+        self.end = cycle + 1 + locked
+        source = self.program.instructions[position].source or NO_LAYER
+        self._span(LAYERS, source, cycle, 1 + locked)
+        accesses: dict[str, list[str]] = {}
         for m in moves:
-            origin = m.literal if m.source is None else spelled(m.source)
-            self._event(m.bus, f"{origin} -> {spelled(m.destination)}", cycle, 1, position)
-            if m.trigger is not None:
-                name = m.trigger.operation.name
-                self._event(m.trigger.unit, name, cycle, max(1, m.trigger.latency), position)
+            origin = str(m.literal) if m.source is None else spelled(m.source)
+            self._span(m.bus, f"{origin} -> {spelled(m.destination)}", cycle, 1)
+            if m.trigger is None:
+                continue
+            operation = m.trigger.operation.name
+            self._span(m.trigger.unit, operation, cycle, 1)
+            if m.trigger.space is not None:
+                accesses.setdefault(m.trigger.space.name, []).append(operation)
+        for memory, operations in accesses.items():
+            self._span(memory, " + ".join(operations), cycle, 1 + locked)
         if locked:
-            self._event(LOCKED, "bank conflict", cycle + 1, locked, position)
+            self._span(LOCKED, "bank conflict", cycle + 1, locked)
 
-    def _event(
-        self, row: str, name: str, cycle: int, duration: int, position: int
-    ) -> dict[str, Any] | None:
-        if len(self.events) >= self.limit:
-            self.dropped += 1
-            return None
-        event = {
-            "ph": "X",
-            "name": name,
-            "ts": cycle,
-            "dur": duration,
-            "pid": 0,
-            "tid": self.rows[row],
-            "args": {"instruction": position},
-        }
-        self.events.append(event)
-        return event
+    def finish(self, cycles: int) -> None:
+        """Writes what is open; of a run of `cycles`, says what was left out."""
+        for track in tuple(self._open):
+            self._close(track)
+        if cycles > self.end:
+            name = f"cut: {cycles - self.end} of {cycles} cycles are not in this trace"
+            self.line.span(TRACE, name, self.end, cycles - self.end)
 
-    def json(self) -> str:
-        """The trace in Chrome's format of trace events."""
-        names = [
-            {"ph": "M", "name": "thread_name", "pid": 0, "tid": k, "args": {"name": name}}
-            for name, k in self.rows.items()
-        ]
-        order = [
-            {"ph": "M", "name": "thread_sort_index", "pid": 0, "tid": k, "args": {"sort_index": k}}
-            for k in self.rows.values()
-        ]
-        content = {"traceEvents": [*names, *order, *self.events], "displayTimeUnit": "ns"}
-        return json.dumps(content)
+    def _span(self, track: str, name: str, first: int, cycles: int) -> None:
+        held = self._open.get(track)
+        if held is not None and held[0] == name and held[2] == first:
+            self._open[track] = name, held[1], first + cycles
+            return
+        if held is not None:
+            self._close(track)
+        self._open[track] = name, first, first + cycles
+
+    def _close(self, track: str) -> None:
+        name, first, end = self._open.pop(track)
+        self.line.span(track, name, first, end - first)
+        self._written += 1

@@ -5,57 +5,61 @@
     counts = simulator.run()
 
 It does what `nncc.runtime.tta.interpreter.Interpreter` does, cycle by cycle, with the same faults
-and counts. Instructions are translated when they are first reached, in pieces of `PIECE`: quickly
-at first, and once more, into better code, where a piece turns out to run often.
+and counts. Blocks of instructions are translated when they are first reached
+(`translate/blocks.py`). The rest, what blocks cannot do or stop at, the last cycles before a limit
+and every fault, runs in plain code, one instruction after the other, translated in pieces of
+`PIECE`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from nncc.backends.cpu.emit import attributes
+from nncc.backends.cpu.jit import Library
+from nncc.backends.cpu.target import host_features, object_code
 from nncc.diagnostics import SimError
 from nncc.isa.tta.program import Program
 from nncc.isa.tta.verify import architecture_of
+from nncc.machines import load
 from nncc.machines.machine import Machine
-from nncc.runtime.tta.counters import Counters, Tally, count
+from nncc.runtime.tta.counters import Accounts, Counters, Tally
 from nncc.runtime.tta.decoded import Key, decode_program, unseen, unwritten
 from nncc.runtime.tta.interpreter import DEFAULT_LIMIT
 from nncc.runtime.tta.outcome import Snapshot, fault
+from nncc.runtime.tta.translate.blocks import Blocks
+from nncc.runtime.tta.translate.code import Piece
+from nncc.runtime.tta.translate.context import Context
 from nncc.runtime.tta.translate.layout import (
     FAULT,
     FINISHED,
-    LIMIT,
+    LEFT,
+    MISS,
     UNWRITTEN,
     WIDE,
     Layout,
 )
 
-PIECE = 128
-# Cycles between two looks at what ran often, and executed instructions from which on a piece is
-# worth the better code: it takes about as long to make as it has run by then.
-SLICE = 200_000
-HOT = 1_000_000
+PIECE = 32
+STEPS = 64  # instructions of plain code after which blocks are tried again
 
 
 class Translated:
-    """A machine with a program in it.
+    """A machine with a program in it."""
 
-    Args:
-        optimized: whether to make the better code at once.
-    """
-
-    def __init__(self, program: Program, machine: Machine, *, optimized: bool = False) -> None:
+    def __init__(self, program: Program, machine: Machine) -> None:
         self.program, self.machine = program, machine
         self.architecture = a = architecture_of(machine)
         self.decoded = decode_program(program, machine)
         self.layout = Layout(machine, self.decoded)
         self.messages: dict[str, int] = {}
-        self.optimized = optimized
+        self.blocks = Blocks(program, machine, self.decoded, self.layout)
         self.pieces: dict[int, tuple[Any, Any]] = {}  # by number: (function, what keeps it)
-        self.quick: set[int] = set()  # the pieces without the better code
         room = np.zeros(self.layout.bytes_total + WIDE, np.uint8)
         start = -room.ctypes.data % WIDE
         self.state = room[start : start + self.layout.bytes_total]
@@ -63,13 +67,24 @@ class Translated:
         self.memory = {
             m.name: (np.zeros(m.size, np.uint8), np.zeros(m.size, np.uint8)) for m in a.memories
         }
+        self.reset(dict.fromkeys(self.memory, 0))  # they are zeros: nothing touches their pages
+
+    def reset(self, used: Mapping[str, int] | None = None) -> None:
+        """Puts everything into the state before the first cycle.
+
+        Args:
+            used: bytes of memories, by name, beyond which nothing has been written.
+        """
+        self.state[:] = 0
+        self.blocks.clear()
         for name, places in self.layout.memories.items():
             for place, array in zip(places, self.memory[name], strict=True):
                 self._set(place, array.ctypes.data, 8)
+                array[: (used or {}).get(name, len(array))] = 0
         self._set(self.layout.jump_time, -2, 8)
         self._set(self.layout.slots_until, -1, 8)
         self._set(self.layout.loop_end, -1, 4)
-        for data in program.data:
+        for data in self.program.data:
             self.write(data.space, data.address, data.content)
 
     # -- from outside ----------------------------------------------------------------------
@@ -99,6 +114,31 @@ class Translated:
 
     def advance(self, limit: int) -> bool:
         """Runs until `limit` cycles have passed in all, or the program ends: then True."""
+        while not self._get(self.layout.finished, 4):
+            if self._cycles() >= limit:
+                return False
+            if not self.blocks.possible:
+                return self._plainly(limit)
+            status = self.blocks.run(self.address, limit)
+            if status == FINISHED:
+                return True
+            context = self._context() if status == MISS else None
+            if context is not None and self.blocks.can_begin(context):
+                self.blocks.translate(context)
+            else:
+                self._step(limit)
+        return True
+
+    def _step(self, limit: int) -> None:
+        """Plain code, until blocks may go on."""
+        for _ in range(STEPS):
+            if self._plainly(min(limit, self._cycles() + 1)) or self._cycles() >= limit:
+                return
+            if self._get(self.layout.position, 4) in self.blocks.roots:
+                return
+
+    def _plainly(self, limit: int) -> bool:
+        """As `advance`, in plain code."""
         while True:
             position = self._get(self.layout.position, 4)
             if position >= len(self.decoded):
@@ -109,33 +149,40 @@ class Translated:
                 raise self._fault("the program runs past its last instruction")
             number = position // PIECE
             if number not in self.pieces:
-                self.pieces[number] = self._translate(number, better=self.optimized)
-                if not self.optimized:
-                    self.quick.add(number)
-            until = min(limit, self._cycles() + SLICE) if self.quick else limit
-            status = self.pieces[number][0](self.address, until)
+                self.pieces[number] = self._translate(number)
+            status = self.pieces[number][0](self.address, limit)
             if status == FAULT:
                 raise self._fault(self._message())
             if status == UNWRITTEN:
                 raise self._fault(self._unwritten())
-            if status == FINISHED:
-                return True
-            if status == LIMIT:
-                if until == limit:
-                    return False
-                self._improve()
+            if status != LEFT:
+                return bool(status == FINISHED)
 
-    def _improve(self) -> None:
-        """Better code for the pieces that have run often."""
-        executed = self._executed()
-        for number in sorted(self.quick):
-            if executed[number * PIECE : (number + 1) * PIECE].sum() >= HOT:
-                self.pieces[number] = self._translate(number, better=True)
-                self.quick.remove(number)
+    def _context(self) -> Context | None:
+        """Where a block would have to begin; None in the delay slots of something."""
+        layout = self.layout
+        time = self._get(layout.time, 8)
+        if self._get(layout.jump_time, 8) != -2 or self._get(layout.slots_until, 8) >= time:
+            return None
+        loops = []
+        for k in range(self._get(layout.loop_count, 4)):
+            first, last, _ = self._loop(k)
+            loops.append((first, last, bool(self._value(layout.loops + 16 * k + 12, 4))))
+        coming = sorted(
+            ((key, due - time) for due, key in self._coming(time)), key=layout.coming_order
+        )
+        position, length = self._get(layout.position, 4), -1
+        if self.blocks.loops.wanted(position):
+            port = self.blocks.loops.port
+            if self._get(layout.valid[port], 1):
+                length = self._value(layout.value[port], layout.bytes(port))
+        return Context(position, tuple(loops), tuple(coming), length)
 
     def _executed(self) -> np.ndarray[Any, Any]:
         start = self.layout.executed
-        return self.state[start : start + 8 * len(self.decoded)].view(np.int64)
+        plain = self.state[start : start + 8 * len(self.decoded)].view(np.int64)
+        found: np.ndarray[Any, Any] = plain + self.blocks.executed()
+        return found
 
     def counters(self) -> Counters:
         """What was counted up to now."""
@@ -149,7 +196,15 @@ class Translated:
         for i, k in zip(*np.nonzero(stalls), strict=True):
             tally.stall(int(i), layout.spaces[k], int(stalls[i, k]))
         tally.buffered = self._get(layout.buffered, 8)
-        return count(self.program, self.machine, tally)
+        return self._accounts.count(tally)
+
+    @functools.cached_property
+    def _accounts(self) -> Accounts:
+        return Accounts(self.program, self.machine)
+
+    def executed(self) -> list[int]:
+        """How often each instruction ran up to now."""
+        return [int(n) for n in self._executed()]
 
     def snapshot(self) -> Snapshot:
         """The state between two cycles."""
@@ -242,18 +297,11 @@ class Translated:
         raise AssertionError("the translated code found a place that was never written")
 
     # -- translation -----------------------------------------------------------------------
-    def _translate(self, number: int, *, better: bool) -> tuple[Any, Any]:
-        from nncc.backends.cpu.emit import attributes
-        from nncc.backends.cpu.jit import Library
-        from nncc.backends.cpu.target import CODEGEN_LEVEL, host_features, object_code
-        from nncc.machines import load
-        from nncc.runtime.tta.translate.code import Piece
-
+    def _translate(self, number: int) -> tuple[Any, Any]:
         host = load("cpu", host_features())
         first = number * PIECE
         last = min(first + PIECE, len(self.decoded))
         piece = Piece(self.decoded, first, last, self.layout, self.messages, host.features)
-        level = CODEGEN_LEVEL if better else 0
-        library = Library(object_code(piece.text(attributes(host)), host, level), ["piece"])
+        library = Library(object_code(piece.text(attributes(host)), host, 0), ["piece"])
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64)
         return signature(library["piece"]), library

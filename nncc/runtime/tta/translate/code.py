@@ -14,22 +14,11 @@ from collections.abc import Callable
 from itertools import combinations
 
 from nncc.backends.cpu.text import Writer
-from nncc.runtime.tta.decoded import (
-    DecodedInstruction,
-    DecodedMove,
-    Trigger,
-    mask,
-)
+from nncc.runtime.tta.decoded import DecodedInstruction, DecodedMove, Trigger, mask
 from nncc.runtime.tta.translate.control import ControlFunction, arrive, kept_type, loop_end
-from nncc.runtime.tta.translate.layout import (
-    FAULT,
-    FINISHED,
-    LEFT,
-    LIMIT,
-    UNWRITTEN,
-    Layout,
-)
+from nncc.runtime.tta.translate.layout import FAULT, FINISHED, LEFT, LIMIT, UNWRITTEN, Layout
 from nncc.runtime.tta.translate.units import (
+    WEIGHTS,
     BankFunction,
     Function,
     Messages,
@@ -90,12 +79,8 @@ class Piece:
             w.label(f"i{i}")
             InstructionCode(self, i, w).write()
         main = f"define i32 @piece(ptr %s, i64 %limit) #0 {{\nentry:\n{w.text()}\n}}"
-        weights = "\n".join(
-            f'!{k} = !{{!"branch_weights", i32 {a}, i32 {b}}}'
-            for k, (a, b) in enumerate(((1, 10000), (10000, 1)))
-        )
         return "\n\n".join(
-            [*self.helpers.values(), main, *sorted(self.declarations), attributes, weights, ""]
+            [*self.helpers.values(), main, *sorted(self.declarations), attributes, WEIGHTS, ""]
         )
 
     def _writer(self) -> Writer:
@@ -165,7 +150,8 @@ class InstructionCode(Function):
             written[k] = self._written(m, conditions[k], seen)
         self._check_written([x for x in written if x])
         for m, condition, value in zip(moves, conditions, values, strict=True):
-            self.when(condition, lambda m=m, value=value: self._write(m, value))  # type: ignore[misc]
+            with self.when(condition):
+                self._write(m, value)
         for key, immediate in self.instruction.immediates:
             self.store("i64", str(immediate), self.layout.value[key])
             self.store("i8", "1", self.layout.valid[key])
@@ -280,13 +266,14 @@ class InstructionCode(Function):
         moves: tuple[DecodedMove, ...],
         conditions: list[str],
     ) -> None:
-        control = None
+        control = []
         for t, condition in triggered:
             if t.operation.kind in ("compute", *_MEMORY_KINDS):
-                self.when(condition, lambda t=t: self._call(self.piece.start(t)))  # type: ignore[misc]
+                with self.when(condition):
+                    self._call(self.piece.start(t))
             else:
-                control = (t, condition)
-        if control is None:
+                control.append((t, condition))
+        if not control:
             return
         unit = self.layout.architecture.control
         port = (unit.name, unit.return_port)
@@ -294,9 +281,9 @@ class InstructionCode(Function):
         for m, c in zip(moves, conditions, strict=True):
             if m.destination == port:
                 written = self.w.define(f"or i1 {written}, {c or 'true'}")
-        t, condition = control
-        arguments = f", i32 {self.position}, i1 {written}"
-        self.when(condition, lambda: self._call(self.piece.control(t), arguments))
+        for t, condition in control:  # several have guards of which one holds
+            with self.when(condition):
+                self._call(self.piece.control(t), f", i32 {self.position}, i1 {written}")
 
     def _store_all(self, triggered: list[tuple[Trigger, str]]) -> None:
         stores = [(t, c) for t, c in triggered if t.operation.kind == "store"]
@@ -306,10 +293,8 @@ class InstructionCode(Function):
             if t.space is u.space and t.space is not None:
                 self._check_apart(t, c, u, d)
         for t, condition in stores:
-            self.when(
-                condition,
-                lambda t=t: self.w.line(f"call i32 {self.piece.write(t)}(ptr %s)"),  # type: ignore[misc]
-            )
+            with self.when(condition):
+                self.w.line(f"call i32 {self.piece.write(t)}(ptr %s)")
 
     def _check_apart(self, t: Trigger, c: str, u: Trigger, d: str) -> None:
         (a, a_end), (b, b_end) = self._extent(t), self._extent(u)
@@ -335,8 +320,8 @@ class InstructionCode(Function):
             if not own or not may_lock(tuple(t for t, _ in own)):
                 continue
             name = self.piece.banks(tuple(t for t, _ in own))
-            flags = "".join(f", i1 {c or 'true'}" for _, c in own)
-            extra = self.w.define(f"call i64 {name}(ptr %s{flags})")
+            given = ", ".join(f"i64 {self._extent(t)[0]}, i1 {c or 'true'}" for t, c in own)
+            extra = self.w.define(f"call i64 {name}({given})")
             self.add(self.layout.stalls, extra)
             self.add(self.layout.stall(self.position, space), extra)
 

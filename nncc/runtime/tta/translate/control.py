@@ -4,7 +4,7 @@ loops, and the operations of the control unit.
 
 from __future__ import annotations
 
-from nncc.runtime.tta.decoded import Key, Trigger, spelled
+from nncc.runtime.tta.decoded import Key, Trigger, mask, spelled
 from nncc.runtime.tta.translate.layout import Layout
 from nncc.runtime.tta.translate.units import Function, start_name
 
@@ -23,9 +23,7 @@ def arrive(f: Function) -> str:
         place = w.define(f"and i64 {time}, {ring.length - 1}")
         flag = w.define(f"getelementptr i8, ptr {f.at(ring.flags)}, i64 {place}")
         due = w.define(f"icmp ne i8 {w.define(f'load i8, ptr {flag}')}, 0")
-
-        def take(key: Key = key, place: str = place, flag: str = flag) -> None:
-            ring = layout.rings[key]
+        with f.when(due):
             offset = w.define(f"mul i64 {place}, {ring.stride}")
             base = f.at(ring.values)
             pointer = w.define(f"getelementptr i8, ptr {base}, i64 {offset}")
@@ -34,8 +32,6 @@ def arrive(f: Function) -> str:
             w.line(f"store {kind} {value}, ptr {f.at(layout.value[key])}, align 8")
             f.store("i8", "1", layout.valid[key])
             w.line(f"store i8 0, ptr {flag}")
-
-        f.when(due, take)
     w.line("ret void")
     return f"define internal void @arrive(ptr %s) #0 {{\nentry:\n{w.text()}\n}}"
 
@@ -136,7 +132,10 @@ class ControlFunction(Function):
         if kind == "call":
             port = (control.name, control.return_port)
             self.fail_if("%taken", f"{spelled(port)} is written twice")
-            self.store("i64", w.define(f"zext i32 {after} to i64"), layout.value[port])
+            wide_after = w.define(f"zext i32 {after} to i64")
+            kept = w.define(f"and i64 {wide_after}, {mask(min(64, layout.width[port]))}")
+            self.store(kept_type(layout, port), "zeroinitializer", layout.value[port])
+            self.store("i64", kept, layout.value[port])
             self.store("i8", "1", layout.valid[port])
 
     def _start_loop(self, operands: list[str], first: str, count: str, instructions: int) -> None:

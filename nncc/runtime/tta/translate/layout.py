@@ -25,20 +25,31 @@ from nncc.runtime.tta.decoded import (
 
 # Why a piece of translated code stops: the limit of cycles, the end of the program, a fault whose
 # message stands in the state, a position outside of the piece, a move that reads what was never
-# written (which one follows from the state).
-LIMIT, FINISHED, FAULT, LEFT, UNWRITTEN = range(5)
+# written (which one follows from the state); a unit of blocks also because the plain code has to
+# go on, or because it has no block for the state.
+LIMIT, FINISHED, FAULT, LEFT, UNWRITTEN, SLOW, MISS = range(7)
 
 WIDE = 64  # alignment of wide values: a vector register of the host
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Results on their way to a port: `length` (a power of two) places and their flags."""
+    """Results on their way to a port: `length` (a power of two) places and their flags.
+
+    Between blocks of translated code, the result that comes in `k` cycles, 1 <= k < `latency`,
+    lies in slot `k - 1` from `slots` on instead.
+    """
 
     values: int
     flags: int
     length: int
     stride: int
+    latency: int
+    slots: int
+
+    def slot(self, k: int) -> int:
+        """The slot of the result that comes in `k` cycles."""
+        return self.slots + (k - 1) * self.stride
 
 
 class Layout:
@@ -49,6 +60,7 @@ class Layout:
         seen: by guard register, one byte for each of the last cycles: bit 0 its value, bit 1
             whether it was written; place 0 is the start of the current cycle.
         memories: by memory, the addresses of its content and of its written flags.
+        ring_flags: the flags of all rings, one after the other.
         executed: 8 bytes for each instruction; `moves`: for each guarded move; `stalled`: for each
             instruction and memory.
     """
@@ -91,6 +103,10 @@ class Layout:
         self.stalled = self._take(8 * len(decoded) * len(self.spaces), 8)
         self.bytes_total = self._end
 
+    def coming_order(self, place: tuple[Key, int]) -> tuple[int, int]:
+        """Sorts results on their way: ports as the rings, then cycles until they arrive."""
+        return self.rings[place[0]].slots, place[1]
+
     def bytes(self, key: Key) -> int:
         """Bytes in which a value is kept."""
         return 8 if self.width[key] <= 64 else self.width[key] // 8
@@ -116,10 +132,15 @@ class Layout:
                     key: Key = (unit.name, bound.port)
                     if bound.start and self.architecture.is_output(unit.port[bound.port]):
                         latencies[key] = max(latencies.get(key, 0), bound.start + 1)
+        lengths = {key: 1 << latency.bit_length() for key, latency in latencies.items()}
+        self.ring_flags = self._take(sum(lengths.values()), WIDE)
+        flags = self.ring_flags
         rings = {}
         for key, latency in latencies.items():
-            length = 1 << latency.bit_length()
-            stride = -(-self.bytes(key) // self._alignment(key)) * self._alignment(key)
-            values = self._take(length * stride, self._alignment(key))
-            rings[key] = Ring(values, self._take(length, length), length, stride)
+            alignment = self._alignment(key)
+            stride = -(-self.bytes(key) // alignment) * alignment
+            values = self._take(lengths[key] * stride, alignment)
+            slots = self._take((latency - 1) * stride, alignment)
+            rings[key] = Ring(values, flags, lengths[key], stride, latency, slots)
+            flags += lengths[key]
         return rings

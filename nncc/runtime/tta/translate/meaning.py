@@ -1,6 +1,7 @@
-"""What an operation computes, as LLVM code from pointers to its operands.
+"""What an operation computes, as LLVM code from its operands: pointers to them, or values.
 
-    result = Meaning(operation, writer, {"y.old": "%acc", "a": "%a", "b": "%b"}).value()
+    kind, result = Meaning(operation, writer, InMemory(writer, {"a": "%a", "b": "%b"})).value()
+    value = computed(operation, writer, {"y.old": Val("%3", 1024), "a": …})
 
 The statement's instances that give different elements of the result are the lanes of vectors; the
 instances that fold into one element follow one another, as in the interpreter.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,21 +23,89 @@ from nncc.ir.index import Size, evaluate
 from nncc.ir.nests import ASSIGN, BUILTIN_COMBINES, Dim
 from nncc.ir.types import DType
 from nncc.machines.machine import OLD, Operation
+from nncc.runtime.tta.translate.values import Val, resized, type_of
 
 Array = np.ndarray[Any, Any]
+
+
+class Operands(Protocol):
+    """Where the elements of operands come from."""
+
+    def load(self, name: str, dtype: DType, first: int, lanes: int, elements: int) -> str:
+        """`lanes` neighbours of an operand's `elements`, from number `first` on."""
+
+
+class InMemory:
+    """Operands whose elements lie one after the other at pointers."""
+
+    def __init__(self, w: Writer, pointers: Mapping[str, str]) -> None:
+        self.w, self.pointers = w, pointers
+
+    def load(self, name: str, dtype: DType, first: int, lanes: int, elements: int) -> str:
+        pointer = self.pointers[name]
+        size = dtype.bits // 8
+        if first:
+            pointer = self.w.define(f"getelementptr i8, ptr {pointer}, i64 {first * size}")
+        return self.w.define(f"load {value_type(dtype, lanes)}, ptr {pointer}, align {size}")
+
+
+class InValues:
+    """Operands that are values, perhaps with bits above those that the operation takes."""
+
+    def __init__(self, w: Writer, values: Mapping[str, Val]) -> None:
+        self.w, self.values = w, values
+        self.whole: dict[str, str] = {}
+
+    def load(self, name: str, dtype: DType, first: int, lanes: int, elements: int) -> str:
+        if name not in self.whole:
+            self.whole[name] = self._whole(name, dtype, elements)
+        whole, kind = self.whole[name], value_type(dtype, elements)
+        if lanes == elements:
+            return whole
+        if lanes == 1:
+            return self.w.define(f"extractelement {kind} {whole}, i32 {first}")
+        places = ", ".join(f"i32 {first + k}" for k in range(lanes))
+        return self.w.define(
+            f"shufflevector {kind} {whole}, {kind} poison, <{lanes} x i32> <{places}>"
+        )
+
+    def _whole(self, name: str, dtype: DType, elements: int) -> str:
+        v = resized(self.w, self.values[name], elements * dtype.bits)
+        kind = value_type(dtype, elements)
+        if dtype.kind == "bool":
+            plain = f"<{elements} x i8>" if elements > 1 else "i8"
+            return self.w.define(f"trunc {plain} {self._as(v, plain)} to {kind}")
+        return self._as(v, kind)
+
+    def _as(self, v: Val, kind: str) -> str:
+        return v.text if v.type == kind else self.w.define(f"bitcast {v.type} {v.text} to {kind}")
+
+
+def computed(operation: Operation, w: Writer, values: Mapping[str, Val]) -> Val:
+    """The result of an operation."""
+    kind, found = Meaning(operation, w, InValues(w, values)).value()
+    result = operation.semantics.params[0].type
+    elements = prod(result.static_shape)
+    bits = elements * result.dtype.bits
+    if result.dtype.kind == "bool":
+        wide = f"<{elements} x i8>" if elements > 1 else "i8"
+        found, kind = w.define(f"zext {kind} {found} to {wide}"), wide
+    if kind != type_of(bits):
+        found = w.define(f"bitcast {kind} {found} to {type_of(bits)}")
+    return Val(found, bits)
 
 
 class Meaning:
     """Writes one operation.
 
     Args:
-        pointers: where each operand's elements lie, one after the other, by its name; a load's
-            nest reads its memory by the name that the nest gives it.
+        operands: by their names; a load's nest reads its memory by the name that the nest gives
+            it.
     """
 
-    def __init__(self, operation: Operation, w: Writer, pointers: Mapping[str, str]) -> None:
+    def __init__(self, operation: Operation, w: Writer, operands: Operands) -> None:
         self.w = w
-        self.pointers = pointers
+        self.operands = operands
         self.nest = operation.semantics
         self.statement = self.nest.statements[-1]
         reduced = self.statement.reduction_dims
@@ -111,14 +180,31 @@ class Meaning:
         elements = prod(self.nest.param(name.removesuffix(OLD)).type.static_shape)
         if name not in self.whole:
             self.whole[name] = self._load(name, dtype, 0, elements)
+        stride = elements // self.lanes
+        if (
+            (np.diff(places) == stride).all()
+            and places[0] < stride
+            and (stride * dtype.bits in (16, 32, 64))
+        ):
+            return self._parts(name, dtype, stride, int(places[0]))
         return self._shuffle(self.whole[name], dtype, elements, places)
 
+    def _parts(self, name: str, dtype: DType, stride: int, number: int) -> str:
+        """Element `number` of every `stride` elements: part of a wider integer (LLVM takes much
+        longer to find that out from a shuffle)."""
+        narrow, wide = (f"<{self.lanes} x i{n * dtype.bits}>" for n in (1, stride))
+        kind = value_type(dtype, self.lanes * stride)
+        words = self.w.define(f"bitcast {kind} {self.whole[name]} to {wide}")
+        if number:
+            shift = f"splat (i{stride * dtype.bits} {number * dtype.bits})"
+            words = self.w.define(f"lshr {wide} {words}, {shift}")
+        part = self.w.define(f"trunc {wide} {words} to {narrow}")
+        target = value_type(dtype, self.lanes)
+        return self.w.define(f"bitcast {narrow} {part} to {target}") if target != narrow else part
+
     def _load(self, name: str, dtype: DType, first: int, lanes: int) -> str:
-        pointer = self.pointers[name]
-        size = dtype.bits // 8
-        if first:
-            pointer = self.w.define(f"getelementptr i8, ptr {pointer}, i64 {first * size}")
-        return self.w.define(f"load {value_type(dtype, lanes)}, ptr {pointer}, align {size}")
+        elements = prod(self.nest.param(name.removesuffix(OLD)).type.static_shape)
+        return self.operands.load(name, dtype, first, lanes, elements)
 
     def _splat(self, x: str, dtype: DType) -> str:
         if self.lanes == 1:

@@ -8,14 +8,19 @@ when every load of the cycle has read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nncc.backends.cpu.text import Writer, symbol
 from nncc.machines.machine import ADDRESS
 from nncc.machines.tta.model import AddressSpace
 from nncc.runtime.tta.decoded import Key, Trigger, alignment, spelled, unwritten
 from nncc.runtime.tta.translate.layout import FAULT, Layout
-from nncc.runtime.tta.translate.meaning import Meaning
+from nncc.runtime.tta.translate.meaning import InMemory, Meaning
+
+# What `!prof` names at a branch: the first way is rarely taken, or nearly always.
+WEIGHTS = """!0 = !{!"branch_weights", i32 1, i32 10000}
+!1 = !{!"branch_weights", i32 10000, i32 1}"""
 
 # What a fault's message says besides: the number stands in the state.
 Messages = dict[str, int]
@@ -67,15 +72,16 @@ class Function:
         bad = self.w.define(f"icmp eq i8 {self.load('i8', self.layout.valid[key])}, 0")
         self.fail_if(bad, unwritten(key))
 
-    def when(self, condition: str, body: Callable[[], None]) -> None:
-        """Runs `body` where `condition` holds; "" is always."""
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """What is written meanwhile runs only where `condition` (i1) holds; "" is always."""
         if not condition:
-            body()
+            yield
             return
         then, after = self.w.fresh("then"), self.w.fresh("after")
         self.w.line(f"br i1 {condition}, label %{then}, label %{after}")
         self.w.label(then)
-        body()
+        yield
         self.w.line(f"br label %{after}")
         self.w.label(after)
 
@@ -108,7 +114,7 @@ class TriggerFunction(Function):
         t = self.trigger
         assert t.space is not None and t.operation.memory is not None
         pointer, flags = self._access(t.space, checked=False)
-        type_text, value = Meaning(t.operation, self.w, self._operands()).value()
+        type_text, value = Meaning(t.operation, self.w, InMemory(self.w, self._operands())).value()
         size = t.operation.memory.bits // 8
         self.w.line(f"store {type_text} {value}, ptr {pointer}, align 1")
         self.w.line(f"store <{size} x i8> splat (i8 1), ptr {flags}, align 1")
@@ -131,7 +137,7 @@ class TriggerFunction(Function):
     def _finish(self, operands: dict[str, str]) -> None:
         t = self.trigger
         assert t.output is not None
-        type_text, value = Meaning(t.operation, self.w, operands).value()
+        type_text, value = Meaning(t.operation, self.w, InMemory(self.w, operands)).value()
         ring = self.layout.rings.get(t.output)
         if ring is None:
             pointer, flag = self.at(self.layout.value[t.output]), self.layout.valid[t.output]
@@ -199,8 +205,9 @@ class TriggerFunction(Function):
 class BankFunction(Function):
     """How long the accesses of an instruction to one memory take, as a function of the state.
 
-    `@banks.…(ptr %s, i1 %on0, i1 %on1, …)` gives the cycles beyond one. Each access is cut into
-    pieces within one row of all banks; the busiest bank is the first one of some piece.
+    `@banks.…(i64 %at0, i1 %on0, i64 %at1, …)`, of the accesses' addresses and whether they happen,
+    gives the cycles beyond one. Each access is cut into pieces within one row of all banks; the
+    busiest bank is the first one of some piece.
     """
 
     def __init__(
@@ -216,7 +223,7 @@ class BankFunction(Function):
         pieces = [
             piece
             for k, t in enumerate(self.accesses)
-            for piece in self._pieces(t, f"%on{k}", space)
+            for piece in self._pieces(t, f"%at{k}", f"%on{k}", space)
         ]
         most = "1"
         for on, _, first, _ in pieces:
@@ -242,18 +249,18 @@ class BankFunction(Function):
             more = self.w.define(f"icmp ugt i64 {rows}, {most}")
             most = self.w.define(f"select i1 {more}, i64 {rows}, i64 {most}")
         self.w.line(f"ret i64 {self.w.define(f'sub i64 {most}, 1')}")
-        parameters = ", ".join(["ptr %s", *(f"i1 %on{k}" for k in range(len(self.accesses)))])
+        parameters = ", ".join(f"i64 %at{k}, i1 %on{k}" for k in range(len(self.accesses)))
         name = banks_name(self.accesses)
         return f"define internal i64 {name}({parameters}) #0 {{\nentry:\n{self.w.text()}\n}}"
 
-    def _pieces(self, t: Trigger, on: str, space: AddressSpace) -> list[tuple[str, str, str, str]]:
+    def _pieces(
+        self, t: Trigger, address: str, on: str, space: AddressSpace
+    ) -> list[tuple[str, str, str, str]]:
         """(whether it exists, row, first bank, last bank) of each piece of an access."""
         memory = t.operation.memory
         assert memory is not None
         size = memory.bits // 8
         row_bytes = space.banks * space.bank_bytes
-        narrow = self.load("i32", self.layout.value[t.inputs[0]])
-        address = self.w.define(f"zext i32 {narrow} to i64")
         last_byte = self.w.define(f"add i64 {address}, {size - 1}")
         first = self.w.define(f"udiv i64 {address}, {space.bank_bytes}")
         last = self.w.define(f"udiv i64 {last_byte}, {space.bank_bytes}")
@@ -302,6 +309,15 @@ def may_lock(accesses: tuple[Trigger, ...]) -> bool:
         return False
     sizes = [t.operation.memory.bits // 8 for t in accesses if t.operation.memory is not None]
     return len(sizes) > 1 or pieces_of(sizes[0], space.banks * space.bank_bytes) > 1
+
+
+def most_extra(accesses: tuple[Trigger, ...]) -> int:
+    """The most cycles beyond one that accesses of one instruction to one memory can take."""
+    space = accesses[0].space
+    assert space is not None
+    row = space.banks * space.bank_bytes
+    sizes = [t.operation.memory.bits // 8 for t in accesses if t.operation.memory is not None]
+    return sum(pieces_of(size, row) for size in sizes) - 1
 
 
 def start_name(t: Trigger) -> str:
