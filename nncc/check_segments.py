@@ -74,6 +74,7 @@ class _Segments:
             data = _filled(self.compilation.module, data, self.sizes)
         for batch in batches(self.module.graph, data):
             self.batch(batch)
+        self.checked.ran = " and ".join(dict.fromkeys(c.checked.ran for c in self.checkers))
         for checker in self.checkers:
             for kind in ("integers", "floats"):
                 counts: dict[str, int] = getattr(self.checked, kind)

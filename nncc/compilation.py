@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, cast
 
 from nncc.diagnostics import TargetError
@@ -118,8 +119,9 @@ def back_end(machine: Machine) -> BackEnd:
     """The module `compiler` of a machine's back end. Raises TargetError if it has none."""
     if not machine.backend or not _has_compiler(machine.backend):
         raise TargetError(
-            f"target '{machine.name}' has no back end",
-            help="its pipeline can still be run: nncc opt --target …",
+            f"target '{machine.name}' has no back end: there is no '{machine.backend}'",
+            help=f"back ends: {', '.join(back_ends())}; "
+            "its pipeline can still be run: nncc opt --target …",
         )
     return compiler_of(machine.backend)
 
@@ -131,6 +133,16 @@ def compiler_of(name: str) -> BackEnd:
     return cast("BackEnd", import_module(f"nncc.backends.{name}.compiler"))
 
 
+def back_ends() -> tuple[str, ...]:
+    """The names of all back ends."""
+    import nncc.backends
+
+    names = [m.name for m in iter_modules(nncc.backends.__path__) if m.ispkg]
+    return tuple(n for n in sorted(names) if _has_compiler(n))
+
+
 def _has_compiler(name: str) -> bool:
-    package = f"nncc.backends.{name}"
-    return find_spec(package) is not None and find_spec(f"{package}.compiler") is not None
+    try:
+        return find_spec(f"nncc.backends.{name}.compiler") is not None
+    except ModuleNotFoundError:  # there is no such package
+        return False

@@ -187,9 +187,9 @@ def steps_for(
     steps = parse(given) if isinstance(given, str) else tuple(given)
     wants_quantize = calib is not None or precision == "int8"
     if wants_quantize and not any(s.name == "quantize" for s in steps):
-        if not preset:
+        if not preset and not any(s.name in _BY_DATA for s in steps):
             raise PassError("the pipeline does not quantize", help="put quantize into it")
-        steps = _with_quantize(steps)
+        steps = _with_quantize(steps) if preset else steps
     if preset:
         steps = remaining(steps, module, machine.device)
     if calib is not None:

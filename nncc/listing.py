@@ -22,6 +22,7 @@ from nncc.machines import load as load_machine
 from nncc.machines.machine import HOST
 from nncc.passes.plan import memory_plan
 from nncc.passes.plan import program as program_of
+from nncc.traffic import table as traffic_table
 
 if TYPE_CHECKING:
     from nncc.runtime.artifact import Artifact
@@ -129,6 +130,7 @@ def levels(compilation: Compilation, name: str) -> dict[str, Callable[[], str]]:
             print_function(f) for f in compilation.module.functions.values()
         ),
         "memory": lambda: memory_table(compilation.module),
+        "traffic": lambda: traffic_table(compilation),
     }
 
 

@@ -2,7 +2,8 @@
 
 `pytest --update-golden` rewrites those that differ; the change is then reviewed like code.
 
-`counted["networks"] += 1` counts random cases; the sums stand at the end of pytest's output.
+`counted["networks"] += 1` counts random cases; the sums stand at the end of pytest's output,
+beside how often hypothesis ran the tests of each folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,42 @@ def counted(record_property: Callable[[str, object], None]) -> Iterator[Counter[
     counts: Counter[str] = Counter()
     yield counts
     record_property(COUNTED, dict(counts))
+
+
+_examples = 0  # how often hypothesis has called a test function in this process
+
+
+def _counting(test: Callable[..., object]) -> Callable[..., object]:
+    """A test function that counts its calls."""
+
+    @wraps(test)
+    def call(*args: object, **named: object) -> object:
+        global _examples
+        _examples += 1
+        return test(*args, **named)
+
+    call.counts = True  # type: ignore[attr-defined]
+    return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Makes the tests of hypothesis count their examples."""
+    for item in items:
+        handle = getattr(getattr(item, "obj", None), "hypothesis", None)
+        if handle is not None and not hasattr(handle.inner_test, "counts"):
+            handle.inner_test = _counting(handle.inner_test)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Notes how many examples a test had."""
+    before = _examples
+    try:
+        yield
+    finally:
+        if _examples > before:
+            folder = item.path.parent.relative_to(TESTS).name
+            item.user_properties.append((COUNTED, {f"examples in {folder}": _examples - before}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

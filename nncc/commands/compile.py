@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncc.commands.options import (
     Observers,
@@ -24,6 +26,8 @@ from nncc.commands.options import (
 if TYPE_CHECKING:
     from nncc.runtime.executable import Executable
 
+_MOST_NODES = 8  # that one line names
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--check", nargs="?", const=True, metavar="DATA",
-        help="compare graph, nests, loops and native code on these data (.npz or folder; one "
+        help="compare graph, nests, loops and what is run on these data (.npz or folder; one "
         "sample does, and is quickest), or on random ones",
     )  # fmt: skip
     add_compilation(parser)
@@ -71,8 +75,24 @@ def run(args: argparse.Namespace) -> int:
         print(note)
     if checked:
         print(f"checked: {checked}")
+    if slow := lane_by_lane(executable.report):
+        print(slow)
     print(f"{folder}: {summary(executable)}")
     return 0
+
+
+def lane_by_lane(report: Mapping[str, Any]) -> str:
+    """Which nodes have vectors that the target has no operation for, in one line; "" if none."""
+    found: Counter[str] = Counter()
+    for part in report.get("segments") or [report]:
+        found.update(part.get("lane_by_lane", {}))
+    if not found:
+        return ""
+    shown = [f"{node} ({count})" for node, count in found.most_common(_MOST_NODES)]
+    if len(found) > len(shown):
+        shown.append(f"{len(found) - len(shown)} more nodes")
+    target = report["target"]
+    return f"vectors that '{target}' has no operation for go lane by lane: {', '.join(shown)}"
 
 
 def summary(executable: Executable) -> str:

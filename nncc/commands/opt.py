@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         save(compilation.module, args.output, opset=args.opset)
         for note in compilation.notes.values():
             print(note)
-        if "quantize" in compilation.notes and Path(args.output).suffix == ".onnx":
+        quantized = compilation.notes.keys() & {"quantize", "integerize"}
+        if quantized and Path(args.output).suffix == ".onnx":
             print(_deviation(compilation.module, args.calib))
     else:
         print(print_module(compilation.module), end="")

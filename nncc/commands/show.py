@@ -28,6 +28,7 @@ LEVELS = {
     "asm": "assembly",
     "listing": "instructions with their addresses, for simulated targets",
     "memory": "where every tensor lives, and how long",
+    "traffic": "bytes read and written of each memory by layer, as predicted",
 }
 
 

@@ -23,11 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nncc.diagnostics import NnccError, TargetError
+    from nncc.diagnostics import Location, NnccError, TargetError
     from nncc.machines import list_machines, load
+    from nncc.passes.text import parse
 
     if args.name:
         machine = load(args.name)
+        try:
+            parse(machine.pipeline)
+        except NnccError as error:
+            raise TargetError(
+                f"pipeline: {error.message}", Location(args.name), error.help
+            ) from None
         if args.pipeline:
             print(machine.pipeline)
         elif args.file:

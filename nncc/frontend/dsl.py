@@ -29,7 +29,7 @@ from nncc.ir.verify_loops import verify_functions
 from nncc.ir.verify_nests import verify_nest
 from nncc.ops.builder import GraphBuilder
 from nncc.ops.table import TABLE, Operand, canonical_attrs
-from nncc.ops.verify import verify_node, verify_operands
+from nncc.ops.verify import verify_layouts, verify_node, verify_operands
 
 
 def load_nn(path: str | Path) -> Module:
@@ -76,6 +76,7 @@ def read_nn(text: str, *, file: str = "<text>", folder: str | Path | None = None
         for nest in module.nests.values():
             with _reported(text, nest.location):
                 verify_nest(nest)
+        verify_layouts(module)
         if module.functions:
             verify_functions(module.functions)
     return module

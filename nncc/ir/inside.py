@@ -42,6 +42,7 @@ from nncc.ir.loops import (
     Store,
     While,
 )  # fmt: skip
+from nncc.ir.nests import Dim
 from nncc.ir.types import i64
 
 
@@ -160,6 +161,18 @@ class _Walker:
             yield from self.sizes(s.indices, facts)
         else:
             assert isinstance(s, Perform)
+            yield from self.perform(s, facts)
+
+    def perform(self, s: Perform, facts: Facts) -> Iterator[str]:
+        """The elements at all points of the box."""
+        yield from self.sizes([b for d in s.dims for b in (d.lo, d.hi)], facts)
+        if any(isinstance(d.extent, int) and d.extent < 1 for d in s.dims):
+            return  # it has no points
+        ranges = tuple(_range_of_points(d, facts) for d in s.dims)
+        inner = Facts((*facts.ranges, *ranges), facts.where)
+        yield from self.access(s.target.tensor, s.target.indices, 1, None, inner)
+        for e in s.operands:
+            yield from self.expression(e, inner)
 
     def call(self, s: Call, facts: Facts) -> Iterator[str]:
         callee = self.functions[s.callee]
@@ -210,6 +223,32 @@ class _Walker:
             reach = f"{index}" if last == index else f"{index} to {last}"
             yield f"{text} may be outside of the buffer: {reach} is not surely in 0..{extent}"
             return
+
+
+def _range_of_points(dim: Dim, facts: Facts) -> Range:
+    """The values of a dimension of a box, without those parts of its bounds that could only make
+    it empty: in lo..max(lo, x) there is nothing from x on, in min(x, hi)..hi nothing below x."""
+    lo, hi = dim.lo, dim.hi
+    changed = True
+    while changed:
+        changed = False
+        for bound, fn in ((hi, "max"), (lo, "min")):
+            for one, other in _branches(bound, fn):
+                if facts.prove(lo - one if fn == "max" else one - hi):
+                    lo, hi = (lo, other) if fn == "max" else (other, hi)
+                    changed = True
+                    break
+    return Range(dim.name, lo, hi - 1)
+
+
+def _branches(size: Size, fn: str) -> Iterator[tuple[Size, Size]]:
+    """The two sides of a size that is a `fn` plus something, in both orders."""
+    for m, c in () if isinstance(size, int) else size.terms:
+        a = m[0] if len(m) == 1 else ""
+        if c == 1 and isinstance(a, Term) and a.fn == fn:
+            rest = size - atom(a)
+            yield a.a + rest, a.b + rest
+            yield a.b + rest, a.a + rest
 
 
 def _known(condition: Expr) -> Iterator[Size]:

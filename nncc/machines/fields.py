@@ -10,6 +10,7 @@ gives the values of the fields, defaults filled in, or raises TargetError such a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,7 @@ def _fits(value: Any, field: Field) -> bool:
         return (
             number
             and not isinstance(value, bool)
+            and math.isfinite(value)
             and (field.minimum is None or value >= field.minimum)
         )
     assert isinstance(field.kind, type)

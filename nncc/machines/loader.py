@@ -24,7 +24,12 @@ from nncc.ir.types import DTYPES
 from nncc.machines import description, host
 from nncc.machines.fields import Field, Where, read
 from nncc.machines.machine import Machine, Operation, Storage
-from nncc.machines.systolic.tables import systolic_array, with_counts, with_sizes
+from nncc.machines.systolic.tables import (
+    systolic_array,
+    with_counts,
+    with_energies,
+    with_sizes,
+)
 from nncc.machines.tta import tables
 from nncc.machines.tta.model import Architecture
 
@@ -149,15 +154,20 @@ def _machine(
     registers = values["vector_bytes"] * values["vector_registers"]
     storage = description.storages(values["storage"], registers, where)
     moves = values["architecture"]
-    operations = description.operations(
-        values["operation"], features, where, moved=bool(moves), sized=array is not None
+    operations = (
+        description.operations(values["operation"], features, where, moved=bool(moves))
+        if array is None
+        else with_energies(systolic_operations(), values["operation"], where)
     )
-    if array is not None:  # a file may state operations of its own, or others of the same names
-        operations = systolic_operations() | operations
     architecture = None
     if moves:
         known = base_operations() | operations
         architecture = tables.architecture(moves, known, where)
+        for m in architecture.memories:
+            for s in storage:
+                if s.name == m.name and s.bytes != m.size:
+                    what = f"{s.bytes}; architecture.space {m.name} has {m.size}"
+                    raise where.error(f"storage {s.name}.bytes: {what}")
         operations = used_operations(architecture, known)
     return Machine(
         name=values["name"],

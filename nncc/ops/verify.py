@@ -10,6 +10,7 @@ Of every node, in the main graph and in regions
   - it has as many regions as the op takes
   - outputs have the types that inference gives
   - sums of integers stay within int32, by the weights and the limits of the dtypes
+  - the parameters of a nest that is called have the layouts of what is given for them
 The structure of graphs is checked by `nncc.ir.verify_graph`, nests by `nncc.ir.verify_nests`,
 Loops by `nncc.ir.verify_loops`; each states its invariants.
 """
@@ -25,8 +26,11 @@ import numpy as np
 from nncc.diagnostics import nearest
 from nncc.ir.definition import output_types
 from nncc.ir.graph import AttrValue, Graph, Module, Node
-from nncc.ir.nests import Definition, Nest
+from nncc.ir.index import evaluate
+from nncc.ir.nests import Definition, Layout, Nest
+from nncc.ir.packing import pack
 from nncc.ir.tensor import Tensor
+from nncc.ir.text.print_expr import print_layout
 from nncc.ir.types import DType, TensorType
 from nncc.ir.verify_graph import verify_graph
 from nncc.ops.builder import GraphBuilder
@@ -42,10 +46,58 @@ def verify(module: Module) -> None:
 
         for nest in module.nests.values():
             verify_nest(nest)
+        verify_layouts(module)
     if module.functions:
         from nncc.ir.verify_loops import verify_functions
 
         verify_functions(module.functions)
+
+
+def verify_layouts(module: Module) -> None:
+    """The parameters of called nests have the layouts of what is given. Raises VerifyError."""
+    layouts = module.graph.layouts
+    for node in module.graph.nodes:
+        if node.op != "Call":
+            continue
+        nest = module.nests[str(node.attrs["callee"])]
+        given = (*node.inputs, *node.outputs)
+        for p, value in zip((*nest.inputs, *nest.outputs), given, strict=True):
+            if value and not _same_places(
+                p.type, p.layout, module.type_of(value), layouts.get(value), module.sizes
+            ):
+                raise node_error(
+                    node,
+                    f"parameter '{p.name}' of nest '{nest.name}' is {_in(p.layout)}, but what is "
+                    f"given for it, '{value}', is {_in(layouts.get(value))}",
+                )
+
+
+def _same_places(
+    a: TensorType, own: Layout | None, b: TensorType, given: Layout | None, sizes: Sequence[str]
+) -> bool:
+    """Whether elements that follow one another have the same places in two layouts.
+
+    The dimensions may be merged or split: all places are compared, with some numbers as sizes.
+    """
+    if own == given and a == b:
+        return True
+    if own is not None and own.fill is not None and (given is None or own.fill != given.fill):
+        return False
+    found: list[bool] = []
+    for first in (2, 3, 17, 40, 300):  # a model may ask for sizes from some number on
+        numbers = {name: first + k for k, name in enumerate(sizes)}
+        shapes = [[int(evaluate(e, numbers)) for e in t.shape] for t in (a, b)]
+        if len(found) < 2 and min((1, *shapes[0], *shapes[1])) > 0:
+            places = [
+                pack(np.arange(1, math.prod(s) + 1, dtype=np.int32).reshape(s), layout, numbers)
+                for s, layout in zip(shapes, (own, given), strict=True)
+            ]
+            found.append(np.array_equal(places[0].reshape(-1), places[1].reshape(-1)))
+    return bool(found) and all(found)
+
+
+def _in(layout: Layout | None) -> str:
+    return "row-major" if layout is None else f"in {print_layout(layout).strip()}"
 
 
 def _verify_nodes(module: Module, graph: Graph, builder: GraphBuilder) -> None:

@@ -58,11 +58,14 @@ class Report:
     Args:
         integer: names of the nodes that are done in the project's integer arithmetic.
         floats: names of the nodes that stayed as they were, with the reason.
+        weights: names of the integer nodes whose constants are not those of the model, with what
+            changed.
         differences: by output; what was compared are `samples` samples, random if `synthetic`.
     """
 
     integer: tuple[str, ...]
     floats: tuple[tuple[str, str], ...]
+    weights: tuple[tuple[str, str], ...]
     differences: Mapping[str, Difference]
     samples: int
     synthetic: bool
@@ -71,9 +74,10 @@ class Report:
         source = "random" if self.synthetic else "given"
         lines = [
             f"came quantized: {len(self.integer)} nodes in integers, {len(self.floats)} in floats; "
-            f"on {self.samples} {source} samples"
+            f"on {self.samples} {source} sample{'s' if self.samples > 1 else ''}"
         ]
         lines += [f"  float: {name}: {reason}" for name, reason in self.floats]
+        lines += [f"  new weights: {name}: {reason}" for name, reason in self.weights]
         lines += [f"  {name}: {found}" for name, found in self.differences.items()]
         return "\n".join(lines)
 
@@ -86,11 +90,13 @@ class Integerize(Pass):
         c = Conv(xf, wf, bf)             →     y = Requantize(acc, m, s) {z=zy}
         y = QuantizeLinear(c, sy, zy)
 
-    The model states scales and zero points; weights stay the integers that they are. Its own
-    rounding (float32 scales, half to even) becomes that of integer programs (a multiplier and a
-    shift, half up), and the difference at the outputs is measured and reported. Unsigned values
-    become signed ones, less 128. What the model computes between floats that it does not
-    quantize stays as it is. A model that quantizes nothing is left alone.
+    The model states scales and zero points; weights stay the integers that they are. Those that
+    are not in -127..127, in scales for which sums fit into 32 bits and multipliers into 31, are
+    changed, which is reported. The model's own rounding (float32 scales, half to even) becomes
+    that of integer programs (a multiplier and a shift, half up), and the difference at the outputs
+    is measured and reported. Unsigned values become signed ones, less 128. What the model computes
+    between floats that it does not quantize stays as it is. A model that quantizes nothing is left
+    alone.
 
     Args:
         samples: how many the differences are measured on, where there are no data.
@@ -116,7 +122,9 @@ class Integerize(Pass):
         given = self.calib is not None
         data = batches(module, self.calib) if given else [_random(graph, self.samples)]
         count = sum(len(next(iter(batch.values()), ())) for batch in data)
-        report = Report(integer, floats, _differences(module, result, data), count, not given)
+        weights = tuple((n, reason) for n, reason in graph.new_weights.items() if n in integer)
+        differences = _differences(module, result, data)
+        report = Report(integer, floats, weights, differences, count, not given)
         log.info("%s", report)
         if self.on_report is not None:
             self.on_report(report)

@@ -71,23 +71,28 @@ class Legalize(Pass):
 def _legalized(module: Module, target: Machine, host: bool) -> _Legalizer:
     """Every node placed. Operations on memory are tried: what they refuse is placed anew."""
     refused: dict[str, str] = {}
+    tried: dict[object, str] = {}
     while True:
         legalizer = _Legalizer(module, target, host, refused)
         for node in module.graph.nodes:
             legalizer.place(node)
         if target.array is None or legalizer.refused:
             return legalizer
-        found = trial(legalizer.result(), target)
+        found = trial(legalizer.result(), target, tried)
         if not found.keys() - refused.keys():
             return legalizer
         refused |= found
 
 
-def trial(module: Module, target: Machine) -> Mapping[str, str]:
-    """What the operations of a machine with an array refuse, and why."""
+def trial(module: Module, target: Machine, tried: dict[object, str]) -> Mapping[str, str]:
+    """What the operations of a machine with an array refuse, and why.
+
+    Args:
+        tried: the results of nests that have been tried, to which others are added.
+    """
     from nncc.passes.systolic.trial import refused
 
-    return refused(module, target)
+    return refused(module, target, tried)
 
 
 class _Legalizer:

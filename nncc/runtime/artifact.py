@@ -192,17 +192,22 @@ def open_artifact(folder: str | Path, *, version: str) -> Artifact:
             help="compile the model again",
         )
     for name, expected in manifest["files"].items():
-        if Path(name).name != name:
+        if not _is_plain(name):
             raise TargetError(f"the manifest names a file outside of the artifact: {name}", where)
         _check_file(folder / name, expected)
     parts = manifest.get("parts", {})
     if not isinstance(parts, dict):
         raise TargetError("the manifest's parts are wrong", where)
     for name, expected in parts.items():
-        if Path(name).name != name:
+        if not _is_plain(name):
             raise TargetError(f"the manifest names a part outside of the artifact: {name}", where)
         _check_file(folder / name / MANIFEST, expected)
     return Artifact(folder, manifest)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names something in the folder itself."""
+    return Path(name).name == name and name not in ("", "..")
 
 
 def _sha256(path: Path) -> str:

@@ -104,6 +104,13 @@ def to_json(size: Size) -> Any:
 
 def from_json(data: Any) -> Size:
     """The size that `to_json` wrote. Raises ValueError for anything else."""
+    try:
+        return _from_json(data)
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{data!r} is no size") from error
+
+
+def _from_json(data: Any) -> Size:
     if isinstance(data, bool) or not isinstance(data, int | list):
         raise ValueError(f"{data!r} is no size")
     if isinstance(data, int):
@@ -115,7 +122,7 @@ def from_json(data: Any) -> Size:
             if isinstance(a, str):
                 term = term * var(a)
             elif a[0] in COMBINE:
-                term = term * COMBINE[a[0]](from_json(a[1]), from_json(a[2]))
+                term = term * COMBINE[a[0]](_from_json(a[1]), _from_json(a[2]))
             else:
                 raise ValueError(f"{a!r} is no part of a size")
         total = total + term

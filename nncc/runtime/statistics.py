@@ -181,8 +181,9 @@ class Statistics:
             f"{self.macs} MACs, utilization {100 * self.utilization:.1f} %, "
             f"{1e-6 * self.energy_pj:.4g} µJ"
         ]
-        if self.calls > 1:
-            lines.append(f"{self.calls} calls, with {self.fillers} samples to fill up the last")
+        if self.calls > 1 or self.fillers:
+            fillers = f"; {self.fillers} samples only filled up the last one" * bool(self.fillers)
+            lines.append(f"calls: {self.calls}{fillers}")
         if self.stalls:
             lines.append("stalls: " + ", ".join(f"{c} {n}" for c, n in self.stalls.items()))
         for name, use in self.memories.items():

@@ -7,12 +7,14 @@
     trace.write("t.json")
 
 Machines are processes of the trace, their units, buses and memories are its threads. Times are
-microseconds of the machine, one run after the other.
+microseconds of the machine, one run after the other, in whole nanoseconds: readers cut them to
+those, and neighbouring spans would overlap if each were cut on its own.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,21 +74,36 @@ class Timeline:
         Args:
             args: what a click on the event shows besides.
         """
-        begin = self.start + first * self.microseconds_per_cycle
-        duration = cycles * self.microseconds_per_cycle
+        begin, end = (_nanoseconds(self._time(c)) for c in (first, first + cycles))
         event: dict[str, Any] = {
             "ph": "X", "name": name, "pid": self.process,
-            "tid": self.trace._track(self.process, track), "ts": begin, "dur": duration,
+            "tid": self.trace._track(self.process, track), "ts": _microseconds(begin),
+            "dur": _microseconds(end - begin),
         }  # fmt: skip
         if args:
             event["args"] = args
-        self.trace._add(event, begin + duration)
+        self.trace._add(event, self._time(first + cycles))
 
     def counter(self, name: str, cycle: int, value: float) -> None:
         """A value that holds from a cycle on."""
-        at = self.start + cycle * self.microseconds_per_cycle
+        at = _microseconds(_nanoseconds(self._time(cycle)))
         event = {"ph": "C", "name": name, "pid": self.process, "ts": at, "args": {name: value}}
-        self.trace._add(event, at)
+        self.trace._add(event, self._time(cycle))
+
+    def _time(self, cycle: int) -> float:
+        """When a cycle begins, in µs."""
+        return self.start + cycle * self.microseconds_per_cycle
+
+
+def _nanoseconds(time: float) -> int:
+    """The whole nanoseconds of a time in µs; a picosecond for what floats lose."""
+    return math.floor(time * 1000 + 1e-3)
+
+
+def _microseconds(nanoseconds: int) -> float:
+    """Nanoseconds as a number that is not less when a reader multiplies it by 1000."""
+    found = nanoseconds / 1000
+    return found if found * 1000 >= nanoseconds else math.nextafter(found, math.inf)
 
 
 def _named(kind: str, name: str, process: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 
 from nncc import driver
 from nncc.cli import main
+from nncc.machines import load
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -196,6 +197,10 @@ def test_tables(nncc: Run) -> None:
     assert status == 0 and out.splitlines()[1].startswith("fold")
     status, out, _ = nncc("passes", "tensorize")
     assert "columns: an integer (default 0)" in out
+    status, out, _ = nncc("targets", "tpu", "--file")
+    assert status == 0 and out == load("tpu").file[1]
+    status, _, err = nncc("targets", "--file")
+    assert status == 2 and "--file is that of one target" in err
     status, out, _ = nncc("ops")
     assert any(line.split()[:4] == ["Conv", "ai.onnx", "22", "nest"] for line in out.splitlines())
     status, out, _ = nncc("ops", "Conv")

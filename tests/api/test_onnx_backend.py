@@ -66,3 +66,33 @@ def test_errors() -> None:
     )
     unsupported = helper.make_model(det, opset_imports=[helper.make_opsetid("", 17)])
     assert not backend.is_compatible(unsupported) and backend.is_compatible(model([2, 3]))
+
+
+@pytest.mark.parametrize("device", ["TPU", "TTA"])
+def test_accelerators_as_devices(device: str) -> None:
+    """Integers are exact, floats quantized by random inputs, with a warning; or it is refused."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 100, (2, 5)).astype(np.int8) for _ in range(2))
+    concat = helper.make_node("Concat", ["a", "b"], ["y"], axis=1)
+    (y,) = backend.run_node(concat, [a, b], device)
+    assert np.array_equal(y, np.concatenate([a, b], axis=1))
+
+    w = onnx.numpy_helper.from_array(rng.standard_normal((5, 4)).astype(np.float32), "w")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [value("x", 1, ["N", 5])],
+        [value("y", 1, ["N", 4])],
+        [w],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.warns(UserWarning, match="accuracy is not assured"):
+        prepared = backend.prepare(made, device)
+    x = rng.standard_normal((3, 5)).astype(np.float32)
+    expected = x @ onnx.numpy_helper.to_array(w)
+    assert np.abs(prepared.run([x])[0] - expected).max() < 0.1 * np.abs(expected).max()
+
+    det = helper.make_node("Det", ["x"], ["y"])
+    with pytest.raises(nncc.NnccError, match="there is no such op"):
+        backend.run_node(det, [np.eye(2, dtype=np.float32)], device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from nncc.runtime.statistics import Layer, MemoryUse, OperationUse, Statistics, total
@@ -44,4 +44,7 @@ def test_layers_add_up() -> None:
     assert found["memories"]["ram"] == {"read_bytes": 16, "written_bytes": 8, "energy_pj": 4.0}
     assert found["energy_pj"] == 2 * (2.0 + 1.0 + 0.5 + 0.25)
     assert [layer["name"] for layer in found["layers"]] == ["a", ""]
+    assert "\ncalls: 2\n" in str(total([RUN, RUN])) and "calls" not in str(RUN)
+    filled = replace(RUN, fillers=3)
+    assert "\ncalls: 1; 3 samples only filled up the last one\n" in str(filled)
     assert "energy of units: alu 2e-06 µJ, bus 5e-07 µJ\n" in str(total([RUN, RUN]))

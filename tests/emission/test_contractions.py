@@ -16,7 +16,7 @@ from nncc.ir.graph import Graph, Module, Node, Symbol
 from nncc.ir.index import var
 from nncc.ir.loops import Assign, walk_statements
 from nncc.ir.tensor import Tensor
-from nncc.ir.text import print_function
+from nncc.ir.text import parse_nest, print_function
 from nncc.ir.types import TensorType, f32, i8
 from nncc.machines import load
 from nncc.machines.machine import Machine
@@ -25,7 +25,7 @@ from nncc.passes.fuse import Fuse
 from nncc.passes.layout import Layout
 from nncc.passes.lower import Lower
 from nncc.passes.offset import Offset
-from nncc.passes.tensorize import Tensorize
+from nncc.passes.tensorize import Tensorize, find_contraction
 from nncc.passes.vectorize import Vectorize
 from tests.emission.scheduled import check
 
@@ -153,3 +153,21 @@ def test_vectors_lie_inside_of_a_group(
     used, code = run(module, {"N": 2}, MACHINE)
     assert used == {operation} - {""}
     assert f"declare t_0_0_0_0: {'i32' if integer else 'f32'}x{lanes} =" in code
+
+
+def test_an_operation_of_one_lane_needs_no_columns() -> None:
+    """Of a scalar machine that has one."""
+    semantics = parse_nest("""nest one(out y: i32[1], in a: i8[1], in b: i8[1]) {
+      acc: for m in 0..1 { y[m] sum= cast(i32, a[m]) * cast(i32, b[m]) }
+    }""")
+    nest = parse_nest("""nest n(in x: i8[3,4], in w: i8[3,4], out y: i32[4], local t: i32[4]) {
+      init: for m in 0..4 { t[m] = 0 }
+      acc: for m in 0..4, k in 0..3 { t[m] sum= cast(i32, x[k,m]) * cast(i32, w[k,m]) }
+      out: for m in 0..4 { y[m] = t[m] }
+    }""")
+    machine = load("tta_minimal")
+    known = next(iter(machine.operations.values()))
+    one = replace(known, name="one", kind="compute", semantics=semantics)
+    machine = replace(machine, operations={"one": one})
+    found = find_contraction(nest, machine)
+    assert found is not None and found.operation is one and found.column is None

@@ -104,7 +104,7 @@ class Builder:
     def conv(self, x: str) -> str:
         c = self.shape(x)[1]
         kernel, attrs = self.geometry(x)
-        group = self.choice(1, 1, c, 2 if c % 2 == 0 else 1)
+        group = self.choice(*(g for g in (1, 1, c, 2, 3) if c % g == 0))
         filters = group * self.whole(1, 3) if group > 1 else self.choice(1, 3, 8, 16, 20, 33)
         w = self.net.weight(filters, c // group, *kernel, scale=self.scale())
         if group > 1:
@@ -185,7 +185,7 @@ IMAGE_LAYERS = (
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Case:
+def networks(draw: st.DrawFn, layers: tuple[str, ...] = IMAGE_LAYERS) -> Case:
     """Images (sometimes rows) through two to five layers, perhaps to a classifier."""
     net = Network(draw(st.integers(0, 999)))
     b = Builder(draw, net)
@@ -199,7 +199,7 @@ def networks(draw: st.DrawFn) -> Case:
         x = b.conv(x)
         for _ in range(b.whole(1, 4)):
             if len(b.shape(x)) == 4 and np.prod(b.shape(x)[1:]) < MOST_ELEMENTS:
-                x = getattr(b, b.choice(*IMAGE_LAYERS))(x)
+                x = getattr(b, b.choice(*layers))(x)
         end = b.choice("image", "global", "flat")
         if end == "global":
             x = b.linear(net.add("Flatten", net.add("GlobalAveragePool", x)))

@@ -92,7 +92,7 @@ class IntegerBuilder(Builder):
     def conv(self, x: str) -> str:
         c = self.shape(x)[1]
         kernel, attrs = self.geometry(x)
-        group = self.choice(1, 1, 1, c, 2 if c % 2 == 0 else 1)
+        group = self.choice(*(g for g in (1, 1, 1, c, 2, 3) if c % g == 0))
         filters = group * self.whole(1, 3) if group > 1 else self.choice(1, 3, 8, 16, 20, 33)
         w = self.weights((filters, c // group, *kernel))
         if group > 1:

@@ -13,6 +13,7 @@ from nncc.ir.index import Element, atom, var
 from nncc.ir.interpreter import nests as interpreter
 from nncc.ir.interpreter.nests import interpret_nest
 from nncc.ir.nests import Access, Combine, Nest, Statement
+from nncc.ir.text import parse_nest
 from nncc.ir.types import boolean, f32, i8, i32, i64
 from tests.nests.naive_nests import naive, random_inputs
 from tests.nests.random_nests import N, conv, convs, dims, recurrences, reductions, tensor
@@ -143,6 +144,23 @@ def test_subscripts_outside_are_an_error_or_the_border():
         interpret_nest(gather(), inputs, SIZES)
     got = interpret_nest(gather(Const(9.0, f32)), inputs, SIZES)["y"]
     np.testing.assert_array_equal(got, [2, 9])
+
+
+@pytest.mark.parametrize("offset", [1, -1])
+def test_subscripts_of_subscripts_outside_are_an_error(offset):
+    """They are not taken from the other end, nor clipped; but where there is no instance."""
+    text = """nest f(in x: f32[9], in idx: i64[4], out y: f32[4]) {
+      out: for i in 0..4 WHERE { y[i] = x[idx[i + OFFSET] in 0..9] }
+    }"""
+    inputs = {"x": np.arange(9, dtype=np.float32), "idx": np.array([3, 1, 4, 1])}
+    nest = parse_nest(text.replace("WHERE", "").replace("OFFSET", str(offset)))
+    outside = r"a subscript of idx goes over .*outside the tensor \[4\]"
+    with pytest.raises(CheckError, match=outside):
+        interpret_nest(nest, inputs, {})
+    where = "where 2 - i >= 0" if offset > 0 else "where i - 1 >= 0"
+    nest = parse_nest(text.replace("WHERE", where).replace("OFFSET", str(offset)))
+    y = interpret_nest(nest, inputs, {})["y"]
+    assert y[1] == (4 if offset > 0 else 3)
 
 
 def test_inputs_must_fit_their_types():

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncc.diagnostics import FrontendError
+from nncc.driver import lower
+from nncc.frontend.dsl import read_nn
 from nncc.ir.bounds import simplify
 from nncc.ir.index import evaluate, var
 from nncc.ir.layout import blocked, is_row_major, padded, physical_index
 from nncc.ir.nests import Layout
 from nncc.ir.packing import pack, unpack
+from nncc.ir.text import print_module
 
 D = [var(f"d{k}") for k in range(4)]
 
@@ -112,3 +118,39 @@ def test_simplified_divisions_have_the_same_value(data):
         for _ in range(8):
             env = {n: data.draw(st.integers(*r)) for n, r in ranges.items()}
             assert evaluate(simple, env) == evaluate(size, env)
+
+
+CALLED = """nncc 1
+size N
+param w: f32[32,16,3,3] = random(seed=1, mean=0.0, std=0.1)
+graph g(x: f32[N,16,6,6]) -> (y) {
+  c = Conv(x, w) {pads=[1,1,1,1]} at "conv"
+  y = Relu(c) at "relu"
+}"""
+BLOCKS = "@ (d0, d1 // 16, d2, d3, d1 % 16 : N, 2, 6, 6, 16)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (f"out y: f32[N,32,6,6] {BLOCKS}", "out y: f32[N,32,6,6]",
+         f"'y' of nest 'conv' is row-major, but what is given for it, 'y.blocked', is in {BLOCKS}"),
+        (f"out y: f32[N,32,6,6] {BLOCKS}",
+         "out y: f32[N,32,6,6] @ (d0, d1 // 16, d3, d2, d1 % 16 : N, 2, 6, 6, 16)",
+         "d3, d2, d1 % 16 : N, 2, 6, 6, 16), but what is given for it, 'y.blocked'"),
+        ("in x: f32[N,32,36] @ (d0, d1 // 16, d2, d1 % 16 : N, 2, 36, 16)", "in x: f32[N,32,36]",
+         "'x' of nest 'conv_1' is row-major, but what is given for it, 'y.blocked'"),
+        ("1, 16, 3, 3, 32 fill 0)\n  y.", "1, 16, 3, 3, 32)\n  y.",
+         "32 fill 0), but what is given for it, 'w', is in @ (d0 // 32"),
+    ],
+)  # fmt: skip
+def test_a_nest_has_the_layouts_of_what_is_given(old: str, new: str, message: str) -> None:
+    """Lowered text that was changed by hand; dimensions may be merged, which changes no place."""
+    steps = "fold, cse, dce, legalize, fuse, layout, lower"
+    text = print_module(lower(read_nn(CALLED), "cpu-avx512", pipeline=steps).module)
+    text = re.sub(r'sha256\("\w+"\)', "random(seed=1, mean=0.0, std=0.1)", text)
+    read_nn(text)
+    assert text.count(old) == 1
+    with pytest.raises(FrontendError) as error:
+        read_nn(text.replace(old, new))
+    assert message in str(error.value)

@@ -61,13 +61,13 @@ def test_integer_networks_are_equal_to_the_bit(module):
 
 
 def test_integer_weights_stand_as_the_dot_operation_reads_them():
-    """[m // 16, c // 4, r, s, m % 16, c % 4], zeros behind the ends."""
+    """[m // 16, r, s, c // 4, m % 16, c % 4], zeros behind the ends."""
     net = Network()
     x = net.input("x", N, 6, 8, 8, dtype=i8)
     w = net.constant(np.ones((40, 6, 3, 3), np.int8))
     y = net.add("IntConv", x, w, zx=-128, pad_value=-128)
     module = Layout().run(Fuse().run(net.module(y), AVX512), AVX512)
-    assert module.graph.layouts[w].extents == (3, 2, 3, 3, 16, 4)
+    assert module.graph.layouts[w].extents == (3, 3, 3, 2, 16, 4)
     assert module.graph.layouts[w].fill == 0
     assert module.graph.layouts["x.relaid"].extents == (N, 2, 8, 8, 4)
 

@@ -130,6 +130,17 @@ def test_integer_program_is_near(quantized: onnx.ModelProto) -> None:
     assert f"y: largest deviation {found.largest:.6g} of {found.reach:.6g}" in str(report)
 
 
+def test_driver_takes_it_over_where_integers_are_wanted(quantized: onnx.ModelProto) -> None:
+    x = floats(4, 3, 8, 8, seed=12)
+    expected = run(integerized(quantized)[0], {"x": x})[0]
+    asked = lower(load(quantized), precision="int8")
+    alone = lower(load(quantized), pipeline="integerize", calib={"x": x})
+    assert "on 4 given samples" in alone.notes["integerize"]
+    assert "quantize" not in asked.notes  # there is nothing left to calibrate
+    np.testing.assert_array_equal(build(asked).run({"x": x})["y"], expected)
+    np.testing.assert_array_equal(run(alone.module, {"x": x})[0], expected)
+
+
 def test_weights_stay_the_integers_that_they_are(quantized: onnx.ModelProto) -> None:
     module, _ = integerized(quantized)
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.graph.initializer}
@@ -194,6 +205,28 @@ def test_what_is_not_quantized_stays_in_floats() -> None:
     assert module is given and not reports  # nothing computes in integers
     compilation = lower(given, "tta")
     assert {n.node for n in compilation.host_nodes} >= {"conv", "softmax"}
+
+
+def test_two_readers_with_scales_of_their_own() -> None:
+    """The one with a scale for each channel has no integer form, and what it reads keeps floats."""
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"),
+        node("DequantizeLinear", "q s z", "d"),
+        node("Conv", "d w", "c", "conv"),
+        node("QuantizeLinear", "c s z", "y"),
+        node("QuantizeLinear", "c t zt", "u", axis=1),
+    ]
+    weights = {
+        "w": floats(3, 2, 1, 1), "s": np.float32(0.5), "z": np.int8(0),
+        "t": np.array([0.02, 0.03, 0.04], np.float32), "zt": np.zeros(3, np.int8),
+    }  # fmt: skip
+    shape, kind = [1, 3, 4, 4], TensorProto.INT8
+    made = model(nodes, {"x": [1, 2, 4, 4]}, {"y": shape, "u": shape}, weights,
+                 dtypes={"y": kind, "u": kind})  # fmt: skip
+    x = floats(1, 2, 4, 4, seed=5)
+    assert Integerize()(load(made)).graph == load(made).graph  # nothing else computes
+    for ours, theirs in zip(run(load(made), {"x": x}), run_onnx(made, {"x": x}), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_unquantized_readers_keep_a_value_in_floats() -> None:
@@ -279,6 +312,34 @@ def test_integer_products(zero: int | None, dtype: type) -> None:
     module = load(made)
     assert [n.op for n in module.graph.nodes] == ["IntMatMul"]
     np.testing.assert_array_equal(run(module, {"x": x})[0], run_onnx(made, {"x": x})[0])
+
+
+def test_zero_points_by_row_and_column() -> None:
+    """In products of stacks of matrices they have the rank of the operands."""
+    rng = np.random.default_rng(0)
+    shapes = {"b": (2, 4, 3), "az": (2, 4, 1), "bz": (2, 1, 3)}
+    weights = {k: rng.integers(0, 255, shape, np.uint8) for k, shape in shapes.items()}
+    made = model([node("MatMulInteger", "x b az bz", "y")], {"x": [2, 4, 4]}, {"y": [2, 4, 3]},
+                 weights, dtypes={"x": U8, "y": TensorProto.INT32})  # fmt: skip
+    x = rng.integers(0, 255, (2, 4, 4), np.uint8)
+    b, az, bz = (weights[k].astype(np.int32) for k in ("b", "az", "bz"))
+    np.testing.assert_array_equal(run(load(made), {"x": x})[0], (x - az) @ (b - bz))
+
+
+def test_scales_by_row_and_column() -> None:
+    """Square matrices do not tell which axis a scale belongs to: of the left one it is the row."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 255, (4, 4), np.uint8) for _ in range(2))
+    weights = {
+        "b": b, "as": np.array([0.1, 0.2, 0.3, 0.4], np.float32), "az": np.arange(4).astype("u1"),
+        "bs": np.array([0.01, 0.02, 0.03, 0.04], np.float32), "bz": np.full(4, 100, np.uint8),
+        "ys": np.float32(3), "yz": np.uint8(100),
+    }  # fmt: skip
+    made = model([node("QLinearMatMul", "x as az b bs bz ys yz", "y")], {"x": [4, 4]},
+                 {"y": [4, 4]}, weights, dtypes={"x": U8, "y": U8})  # fmt: skip
+    left = (a - np.arange(4.0)[:, None]) * weights["as"][:, None]
+    wanted = np.clip(np.rint(left @ ((b - 100.0) * weights["bs"]) / 3) + 100, 0, 255)
+    assert np.abs(run(load(made), {"x": a})[0] - wanted).max() <= 1
 
 
 @pytest.mark.parametrize(

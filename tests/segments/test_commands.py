@@ -76,7 +76,10 @@ def test_compile_run_show(nn: Run, tmp_path: Path) -> None:
     assert done.out.startswith(
         "on the host: 2 nodes (Gemm 1, Softmax 1), 1.0% of the MACs, 7.2% of the bytes\n"
     )
-    assert "checked: graph = nests = loops = native in 4 segments, and in a chain: " in done.out
+    assert (
+        "checked: graph = nests = loops = simulated and native in 4 segments, and in a chain: "
+        in done.out
+    )
     assert "4 segments (kernels: npu 2, cpu 1, npu 1, cpu 1), " in done.out
     assert sorted(p.name for p in (tmp_path / "small").iterdir() if p.is_dir()) == [
         "0_npu", "1_cpu", "2_npu", "3_cpu"

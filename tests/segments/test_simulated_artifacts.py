@@ -18,6 +18,7 @@ from nncc.ir.graph import Module
 from nncc.machines import load, loader
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.sizes import resized
+from nncc.runtime.sizes import from_json
 
 MACHINES = Path(loader.__file__).parent
 SMALL_ADF = Path(__file__).parents[1] / "tta" / "data" / "small.adf"
@@ -174,6 +175,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "was written by nncc 0": lambda folder: edit(folder, "nncc", "0"),
     "has format 9": lambda folder: edit(folder, "format", 9),
+    "names a file outside": lambda folder: edit(folder, "files", {"..": "0"}),
+    "names a part outside": lambda folder: edit(folder, "parts", {"..": "0"}),
     "the magic is missing": foreign,
     "another machine than": other_machine,
     "has no machine file": no_machine,
@@ -196,3 +199,12 @@ def test_what_is_damaged_or_foreign_is_refused(saved: Path, tmp_path: Path, mess
     with pytest.raises(TargetError) as error:
         load_compiled(tmp_path / "a")
     assert any(m in str(error.value) for m in message.split("|"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, "N", True, 1.5, [3], [[1]], [[1, [[]]]], [[1, [["//", 3, 0]]]], [[1, [["+", 1, 2]]]]],
+)
+def test_what_is_no_size_is_refused(data: object) -> None:
+    with pytest.raises(ValueError, match=r"is no|not enough values"):
+        from_json(data)

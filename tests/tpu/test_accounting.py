@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -29,10 +30,12 @@ from nncc.isa.tpu.program import Data, Origin, Program
 from nncc.machines import load
 from nncc.machines.systolic.sizes import resized
 from nncc.runtime.tpu import simulate
+from nncc.runtime.tpu.accounting import rates
 from nncc.runtime.trace import Trace
 from tests.tpu.naive import Naive
 from tests.tpu.random_programs import program_of_seed
 from tests.tpu.test_simulator import check_sums
+from tests.trace_format import check_trace
 
 SMALL = resized(load("tpu"), rows=8, columns=4, unified_bytes=8 * 256)
 
@@ -180,3 +183,28 @@ def test_trace(tmp_path):
     assert sum(e["name"].startswith("matrix_multiply") for e in spans) == 4
     assert max(e["ts"] + e["dur"] for e in spans) <= outcome.statistics.cycles * scale
     assert any(e["name"] == "debug_tag tag=3" for e in spans)
+    tracks = check_trace((tmp_path / "t.json").read_text())
+    assert len(tracks["tpu", "weights"]) == 4
+    assert {e["name"] for e in events if e["ph"] == "C"} == {
+        f"{name} bytes a cycle"
+        for name, use in outcome.statistics.memories.items() if use.read_bytes + use.written_bytes
+    }  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_the_areas_below_the_curves_of_memories_are_their_bytes(seed):
+    program, machine, inputs, _ = program_of_seed(seed, length=40)
+    outcome = simulate(program, machine, inputs)
+    curves = {}
+    for memory, cycle, rate in rates(program, outcome.spans, machine.array):
+        curves.setdefault(memory, []).append((cycle, rate))
+    for name, use in outcome.statistics.memories.items():
+        steps = curves.get(name, [(0, 0)])
+        moved = sum(rate * (after - at) for (at, rate), (after, _) in pairwise(steps))
+        assert moved == pytest.approx(use.read_bytes + use.written_bytes)
+        assert steps[-1][1] == 0
+    trace = Trace()
+    outcome.add_to(trace)
+    check_trace(json.dumps(trace.as_json()))
+    assert all(busy <= outcome.statistics.cycles for busy in outcome.statistics.units.values())

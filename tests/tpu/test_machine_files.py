@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nncc.cli import main
+from nncc.compilation import back_end
 from nncc.diagnostics import TargetError
 from nncc.ir.nests import ASSIGN
 from nncc.isa.tpu.instructions import ACTIVATIONS, mnemonic
@@ -71,7 +72,7 @@ def test_targets_lists_and_prints(capsys):
          "storage[5].name: 'l1' is none of its"),
         (SPATIAL, f"{SPATIAL}\ncount = 256", "spatial[0].count follows from the array"),
         (SPATIAL, SPATIAL.replace("rows", "row"),
-         "spatial[0].name: 'row' is none of its\n  help: the fan-out of an array is rows and columns"),  # noqa: E501
+         "'row' is none of its\n  help: the fan-out of an array is rows and columns"),
         ('name = "weight_fifo"\n', 'name = "weight_fifo"\n\n[[storage]]\nmanaged = true\n',
          "storage[3].name: 'None' is none of its"),
         ("weight_bytes_per_second = 34_000_000_000", "weight_bytes_per_second = 0",
@@ -80,9 +81,15 @@ def test_targets_lists_and_prints(capsys):
         ("host_latency = 700", "host_latency = -1", "array.host_latency is -1; it must be"),
         ('name = "host"\n', '', "storage has no host"),
         ('frequency_hz = 7.0e8', 'frequency_hz = 0', "frequency_hz is 0; it must be a number"),
-        (SPATIAL, f'[[operation]]\nname = "odd"\nsemantics = "{ODD}"\n'
-         f'places = {{ z = "host" }}\n\n{SPATIAL}',
-         "operation[0].places: there is no operand 'z'"),
+        (SPATIAL, f'{SPATIAL}\nbelow = "host"\n\n{SPATIAL}',
+         "spatial[1].name: 'rows' is there twice"),
+        (SPATIAL, f'[[operation]]\nname = "matmull"\nenergy = 1\n\n{SPATIAL}',
+         "operation[0].name: there is no operation 'matmull'\n  help: did you mean 'matmul'"),
+        (SPATIAL, f'[[operation]]\nname = "pool_max"\nsemantics = "{ODD}"\n\n{SPATIAL}',
+         "operation[0].semantics is the same for all machines with an array: leave it out"),
+        (SPATIAL, f'[[operation]]\nname = "matmul"\nenergy = -1\n\n{SPATIAL}',
+         "operation[0].energy is -1; it must be a number of at least 0"),
+        ("frequency_hz = 7.0e8", "frequency_hz = inf", "frequency_hz is inf; it must be a number"),
     ],
 )  # fmt: skip
 def test_wrong_files(tmp_path, old, new, message):
@@ -95,6 +102,20 @@ def test_wrong_files(tmp_path, old, new, message):
     assert message in str(error.value)
 
 
+def test_wrong_pipelines_and_back_ends(tmp_path, capsys):
+    text = (FOLDER / "tpu.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("fold, cse", "folld, cse"))
+    assert main(["targets", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: pipeline: " in error and "'folld'" in error and "'fold'" in error
+    for wrong in ("tpx", "interface", "../cpu", ""):
+        path.write_text(text.replace('backend = "tpu"', f'backend = "{wrong}"'))
+        with pytest.raises(TargetError, match=f"has no back end: there is no '{wrong}'") as told:
+            back_end(load(path))
+        assert "back ends: cpu, tpu, tta;" in str(told.value)
+
+
 def test_a_small_machine_in_a_file(tmp_path):
     text = (FOLDER / "tpu.toml").read_text()
     path = tmp_path / "mine.toml"
@@ -102,6 +123,16 @@ def test_a_small_machine_in_a_file(tmp_path):
     machine = load(path)
     assert machine.memory("accumulators").bytes == 4096 * 8 * 4
     assert machine.array.unified_rows == 1572864
+
+
+def test_energies_of_operations_in_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    own = '\n[[operation]]\nname = "matmul"\nenergy = 0.07\n'
+    path.write_text((FOLDER / "tpu.toml").read_text() + own)
+    machine = load(path)
+    assert machine.operations["matmul"].energy == 0.07
+    assert machine.operations["matmul"].semantics == TPU.operations["matmul"].semantics
+    assert machine.operations["add_rows"] == TPU.operations["add_rows"]
 
 
 def test_resized():

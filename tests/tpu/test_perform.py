@@ -75,10 +75,11 @@ def test_a_convolution_is_what_numpy_says() -> None:
         assert (y == np.minimum(t + b, 100).astype(np.int8)).all()
 
 
-def run(body: str, *arrays: np.ndarray) -> None:
+def run(body: str, *arrays: np.ndarray, verified: bool = True) -> None:
     buffers = "in x: i8[5,4], in t: i8[256], out y: i8[5,4]"
     f = parse_function(f"function f({buffers}) {{ {body} }}")
-    verify_functions({"f": f}, RECORDS)
+    if verified:
+        verify_functions({"f": f}, RECORDS)
     interpret({"f": f}, "f", list(arrays), records=RECORDS)
 
 
@@ -115,9 +116,62 @@ def test_an_empty_box_does_nothing() -> None:
     assert (y == -7).all()
 
 
-def test_an_operand_outside_of_its_buffer() -> None:
-    with pytest.raises(CheckError, match=r"x: subscript 0 goes over 0\.\.6"):
-        run("perform largest for i in 0..5, r in 0..2, m in 0..4 { y[i,m] = x[i + r, m] }", *data())
+OUTSIDE = {
+    r"x: subscript 0 goes over 0\.\.6": "y[i,m] = x[i + r, m]",
+    r"x: subscript 1 goes over -1\.\.3": "y[i,m] = x[i, m - 1]",
+    r"y: subscript 0 goes over 3\.\.8": "y[i + 3,m] = x[i, m]",
+}
+
+
+@pytest.mark.parametrize("message", OUTSIDE)
+def test_outside_of_a_buffer(message: str) -> None:
+    """The verifier sees it, and so does the interpreter of what was not verified."""
+    body = f"perform largest for i in 0..5, r in 0..2, m in 0..4 {{ {OUTSIDE[message]} }}"
+    with pytest.raises(VerifyError, match="may be outside of the buffer"):
+        run(body, *data())
+    with pytest.raises(CheckError, match=message):
+        run(body, *data(), verified=False)
+
+
+def test_instances_that_do_not_take_part_may_be_outside() -> None:
+    text = """function f(in x: i8[N,4], out y: i8[N,4]; N) {
+      parallel n in 0..N { if value(i32, n) > 0 {
+        perform largest for i in 0..1, r in 0..1, m in 0..4 { y[n, m] = x[n - 1, m] }
+      } }
+    }"""
+    x, y = np.arange(12, dtype=np.int8).reshape(3, 4), np.full((3, 4), -7, np.int8)
+    interpret({"f": parse_function(text)}, "f", [x, y], [3], records=RECORDS)
+    assert (y[1:] == x[:-1]).all() and (y[0] == -7).all()
+    with pytest.raises(CheckError, match=r"x: subscript 0 goes over -1\.\.2"):
+        wrong = parse_function(text.replace("> 0", ">= 0"))
+        interpret({"f": wrong}, "f", [x, y], [3], records=RECORDS)
+
+
+def test_boxes_at_the_end_of_a_loop_are_inside() -> None:
+    """The bounds of a box, of the loops around it and of `if`s are used."""
+    body = """for k in 0..5 step 2 {
+      perform largest for i in 0..min(2, 5 - k), r in 0..1, m in 0..4 { y[i + k, m] = x[i + k, m] }
+    }"""
+    run(body, *data())
+    with pytest.raises(VerifyError, match=r"'y\[i \+ k, m\]' may be outside of the buffer"):
+        run(body.replace("min(2, 5 - k)", "2"), *data())
+    # the parts of a padded convolution: what a bound says of an empty box does not count
+    low = "min(e + 1, max(-q + 1, e))"
+    body = f"""for e in 0..5 {{ for q in 0..3 {{
+      perform largest for i in {low}..max(min(-q + 6, e + 1), {low}), r in 0..1, m in 0..4 {{
+        y[i, m] = x[i + q - 1, m]
+      }}
+    }} }}"""
+    run(body, *data())
+    for old, new in (("-q + 6", "-q + 7"), ("-q + 1, e", "-q, e"), (f", {low})", ", e + 1)")):
+        assert old in body
+        with pytest.raises(VerifyError, match=r"'x\[i \+ q - 1, m\]' may be outside of the buffer"):
+            run(body.replace(old, new), *data())
+    with pytest.raises(VerifyError, match="may be outside of the buffer"):
+        run(
+            "perform lookup for i in 0..5, m in 0..4 { y[i,m] = x[i,m], t[(x[i,m] in -128..128)] }",
+            *data(),
+        )
 
 
 WRONG = {

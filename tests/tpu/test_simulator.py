@@ -41,7 +41,7 @@ def check_sums(outcome):
     assert s.cycles == 0 or sum(shares[k] for k in ALL) == pytest.approx(1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(SEEDS)
 def test_random_programs(seed):
     compare(seed, 40)
@@ -54,7 +54,7 @@ def test_many_random_programs(seed):
     compare(seed, 80)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SEEDS)
 def test_what_is_not_ordered_is_a_fault(seed):
     program, machine, inputs, legal = program_of_seed(seed, length=30, drop=0.25)

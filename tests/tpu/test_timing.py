@@ -130,3 +130,13 @@ def test_long_programs_are_fast_enough():
     pair = [ReadWeights(0), MatrixMultiply(0, 0, width=8, next_tile=True)]
     code = [*(pair * 5000), SyncHost(), SetConfiguration(Register.IN_1, 3), Halt()]
     assert run(code, 8, machine).statistics.units["matrix"] == 40000
+
+
+def test_times_do_not_depend_on_products():
+    """Without the array's products all that is counted is the same, and outputs are not."""
+    machine = resized(TPU, rows=16, columns=12)
+    x, w = operands(30, 40, 50)
+    outcomes = [simulate(product(machine, x, w), machine, {}, products=p) for p in (True, False)]
+    whole, timed = outcomes
+    assert timed.statistics == whole.statistics and timed.cycles() == whole.cycles()
+    assert whole.outputs["y"].any() and not np.array_equal(timed.outputs["y"], whole.outputs["y"])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nncc.backends.tpu.order import Stream, Unwritten
+from nncc.backends.tpu.pieces import Pieces
 from nncc.backends.tpu.places import Full, Places, calls, literal
 from nncc.backends.tpu.residence import Residence
 from nncc.backends.tpu.select import Selector
@@ -35,7 +36,7 @@ from nncc.runtime.artifact import signature_json
 from nncc.runtime.executable import Executable, check_threads
 from nncc.runtime.simulated import Simulated
 from nncc.runtime.sizes import from_json, to_json
-from nncc.runtime.statistics import Statistics
+from nncc.runtime.statistics import Layer, Statistics
 from nncc.runtime.tpu import simulate
 from nncc.runtime.trace import Trace
 
@@ -53,7 +54,7 @@ def instructions(program: Program, machine: Machine) -> isa.Program:
     try:
         result = _selected(program, places, places.planned())
     except Full:
-        constants = _constant_rows(program, array)
+        constants = constant_rows(program, array)
         places = Places(program, array, max(array.unified_rows - constants, 0))
         result = _selected(program, places, places.moved())
     verify(result, machine)
@@ -63,7 +64,9 @@ def instructions(program: Program, machine: Machine) -> isa.Program:
 def _selected(program: Program, places: Places, plan: Residence) -> isa.Program:
     """The instructions, with tensors where a plan puts them. Raises Full."""
     places.check()
-    transfers = Transfers(places, (m for moves in plan.moves for m in moves))
+    used = [places.calls[k] for k in sorted(plan.large)]
+    in_pieces = [name for call in used for name in (*call.reads, *call.writes)]
+    transfers = Transfers(places, [*in_pieces, *(m.tensor for moves in plan.moves for m in moves)])
     stream = Stream(places.array, len(transfers.buffers))
     selector = Selector(places, stream, transfers.written)
     is_planned = not places.scratch
@@ -71,6 +74,10 @@ def _selected(program: Program, places: Places, plan: Residence) -> isa.Program:
         places.at = plan.rows[number]
         for m in plan.moves[number]:
             transfers.move(stream, m, "" if is_planned else call.source)
+        if number in plan.large:
+            pieces = Pieces(places.calls[number], places, stream, selector, transfers)
+            pieces.run(steps(program, number, call, places))
+            continue
         for name in places.calls[number].writes:
             transfers.begin(name, places.at[name])
         for step in steps(program, number, call, places):
@@ -84,7 +91,18 @@ def _selected(program: Program, places: Places, plan: Residence) -> isa.Program:
     return isa.Program(code, origins, tuple(places.data), buffers, dict(program.macs))
 
 
-def _constant_rows(program: Program, array: SystolicArray) -> int:
+def stays(program: Program, machine: Machine) -> bool:
+    """Whether inputs come and outputs go once, and no other tensor moves to the host and back."""
+    array = array_of(machine)
+    places, constants = Places(program, array), constant_rows(program, array)
+    if places.first + constants <= array.unified_rows:
+        return True
+    plan = Places(program, array, max(array.unified_rows - constants, 0)).moved()
+    moved = [m.tensor for moves in plan.moves for m in moves]
+    return not plan.large and sorted(moved) == sorted(places.host)
+
+
+def constant_rows(program: Program, array: SystolicArray) -> int:
     """Rows that constants take, found by going through the program without writing it."""
     places = Places(program, array)
     selector = Selector(places, Unwritten(array, 0))
@@ -167,8 +185,29 @@ def levels(program: Program, machine: Machine) -> dict[str, Callable[[], str]]:
     """Assembly and listing, made when asked for."""
     return {
         "asm": lambda: disassemble(instructions(program, machine)),
-        "listing": lambda: listing(instructions(program, machine)),
+        "listing": lambda: timed_listing(instructions(program, machine), machine),
     }
+
+
+def timed_listing(code: isa.Program, machine: Machine) -> str:
+    """The listing with the cycles of a run, which are the same for all inputs, and totals."""
+    zeros = {b.name: np.zeros(b.shape, b.dtype.numpy) for b in code.buffers if b.role == "in"}
+    outcome = simulate(code, machine, zeros, products=False)
+    totals = {layer.name: _total(layer) for layer in outcome.statistics.layers}
+    return listing(code, outcome.cycles(), totals)
+
+
+def _total(layer: Layer) -> str:
+    """What a layer takes, in a line."""
+    moved = ", ".join(
+        f"{name} {use.read_bytes}/{use.written_bytes}"
+        for name, use in layer.memories.items()
+        if use.read_bytes or use.written_bytes
+    )
+    return (
+        f"{layer.cycles} cycles, {layer.macs} MACs, {1e-6 * layer.energy_pj:.4g} µJ; "
+        f"bytes read/written: {moved}"
+    )
 
 
 def _compiled(program: Program, machine: Machine) -> tuple[isa.Program, dict[str, Any]]:
@@ -181,6 +220,7 @@ def _compiled(program: Program, machine: Machine) -> tuple[isa.Program, dict[str
         "code_bytes": len(encode(code, machine)),
         "weights_bytes": program.memory.weights_bytes,
         "arena_bytes": str(program.memory.arena_bytes),
+        "scratch_bytes": sum(b.bytes for b in code.buffers if b.role == "temporary"),
         "emit_seconds": time.perf_counter() - start,
     }
     return code, facts
@@ -201,7 +241,7 @@ def write_artifact(
     files: dict[str, artifact.Content] = {
         CODE_FILE: encode(code, machine),
         "asm.txt": disassemble(code),
-        "listing.txt": listing(code),
+        "listing.txt": timed_listing(code, machine),
         **artifact.machine_file(machine),
         **(texts or {}),
     }

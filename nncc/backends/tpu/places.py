@@ -122,7 +122,8 @@ class Places:
         """All tensors where the memory plan puts them; the host's come first and go last."""
         rows = {p.tensor: -(-literal(p.offset) // self.array.rows) for p in self.arena}
         end = self.behind_arena
-        reads, writes = [], []
+        reads: list[Move] = []
+        writes: list[Move] = []
         for t in self.host.values():
             rows[t.name], end = end, end + t.rows
             if t.role == "in":
@@ -217,5 +218,11 @@ def calls(program: Program) -> tuple[Call, ...]:
     for s in program.functions[MAIN].body:
         if not isinstance(s, Call):
             raise TargetError(f"the array has no instruction for {type(s).__name__}")
+        if program.functions[s.callee].sizes:  # of any number of bytes: a copy
+            raise TargetError(
+                "an output is the same bytes as another output or an input, and the array has no "
+                "instruction that copies them",
+                help="make one of them alone an output of the model",
+            )
         found.append(s)
     return tuple(found)

@@ -1,8 +1,8 @@
 """Which tensors are in the unified buffer when, where not all of them fit.
 
-    plan = residence(calls, room)        plan.rows[k]["x"]       first row of x in call number k
-                                         plan.moves[k]           what goes to, comes from the host
-                                                                 before call number k
+    plan = residence(calls, sizes, room, …)
+    plan.rows[k]["x"]       the first row of x in call number k
+    plan.moves[k]           what goes to the host and comes from there before call number k
 
 A tensor that is not there when a call needs it comes from the host; for its room, those leave whose
 next use is far and whose rows are few to move. What the host has already is not written again.
@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-
-from nncc.diagnostics import TargetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,18 @@ class Move:
 
 @dataclass(frozen=True)
 class Residence:
-    """Moves before each call, those after the last one, and where each call finds its tensors."""
+    """Where tensors are.
+
+    Args:
+        moves: before each call, and after the last one.
+        rows: where each call finds its tensors.
+        large: calls whose tensors do not fit all at once: these find none there, and leave the
+            host what they write.
+    """
 
     moves: tuple[tuple[Move, ...], ...]
     rows: tuple[Mapping[str, int], ...]
+    large: frozenset[int] = frozenset()
 
 
 def residence(
@@ -56,14 +62,13 @@ def residence(
     Args:
         sizes: rows of each tensor; `room`: rows that there are.
         given: tensors that the host has from the start; `wanted`: those that it gets.
-
-    Raises TargetError for a call whose tensors alone do not fit.
     """
     planner = _Planner(calls, sizes, room, given, wanted)
     for k in range(len(calls)):
         planner.call(k)
     planner.finish()
-    return Residence(tuple(tuple(m) for m in planner.moves), tuple(planner.rows))
+    moves = tuple(tuple(m) for m in planner.moves)
+    return Residence(moves, tuple(planner.rows), frozenset(planner.large))
 
 
 @dataclass
@@ -76,6 +81,7 @@ class _Planner:
     there: dict[str, int] = field(default_factory=dict)  # first rows
     moves: list[list[Move]] = field(default_factory=list)
     rows: list[Mapping[str, int]] = field(default_factory=list)
+    large: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.copied = set(self.given)  # the host has them as they are
@@ -90,12 +96,11 @@ class _Planner:
         names = tuple(dict.fromkeys((*used.reads, *used.writes)))
         needed = sum(self.sizes[n] for n in names)
         if needed > self.room:
-            parts = ", ".join(f"'{n}' {self.sizes[n]}" for n in names)
-            raise TargetError(
-                f"{used.node} needs {needed} rows of the unified buffer at once ({parts}); "
-                f"constants leave {self.room}",
-                help="compile for a smaller batch or a machine with a larger unified buffer",
-            )
+            self.clear(k)
+            self.large.add(k)
+            self.rows.append({})
+            self.copied |= set(used.writes)
+            return
         missing = [n for n in names if n not in self.there]
         for name in sorted(missing, key=lambda n: -self.sizes[n]):
             at = self.window(name, k, frozenset(names))

@@ -162,8 +162,9 @@ class Selector:
             ]
             row, accumulator = box.bases
             i = MatrixMultiply(
-                row, accumulator, box.height, box.width, s.accumulate, tile is not None
-            )
+                row, accumulator, box.height, box.width, s.accumulate, tile is not None,
+                s.operation == "matmul_unsigned",
+            )  # fmt: skip
             self.program.add(i, self.origin(s), uses, registers, tile)
 
         self.push(s, (w.row, s.accumulate), [x, s.target], emit, dense=True)
@@ -304,6 +305,7 @@ class Selector:
 
 _EMIT: dict[str, Callable[[Selector, Step], None]] = {
     "matmul": Selector.matmul,
+    "matmul_unsigned": Selector.matmul,
     "requantize": Selector.requantize,
     "add_rows": Selector.add_rows,
     "look_up": Selector.look_up,

@@ -115,7 +115,8 @@ def _conv(w: _Writer) -> None:
 
 
 def _matmul(w: _Writer) -> None:
-    w.quantize(w.add("MatMul", w.floats(0), w.floats(3, axis=-1), hint="y"), 6)
+    # scales of a are by row, those of b by column
+    w.quantize(w.add("MatMul", w.floats(0, axis=-2), w.floats(3, axis=-1), hint="y"), 6)
 
 
 def _gemm(w: _Writer) -> None:
@@ -227,7 +228,8 @@ def _centered(draft: Draft, scope: Scope, position: int, dtype: int, made: list[
     x = add("Cast", draft.input(position), to=dtype)
     if not (zero := draft.input(position + 2)):
         return x
-    if scope.type(zero).shape not in ((), (1,)) and (position, draft.op) != (1, "MatMulInteger"):
+    kind, by_column = scope.type(zero), (position, draft.op) == (1, "MatMulInteger")
+    if kind.rank == 1 and kind.shape != (1,) and not by_column:
         # one for each row, or each output channel: of axis 0, or of the last but one
         rank = scope.type(draft.input(position)).rank
         behind = 1 if draft.op == "MatMulInteger" else rank - 1

@@ -33,12 +33,14 @@ class Box:
         values: named sizes and the dimensions of scans around the statement.
         tensors: every tensor of the nest.
         mask: bool array over the box, False where the statement has no instance; None: nowhere.
+        checked: whether the mask is known, so that subscripts elsewhere are mistakes.
     """
 
     ranges: Mapping[str, tuple[int, int]]
     values: Mapping[str, int]
     tensors: Mapping[str, Array]
     mask: Array | None = None
+    checked: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +60,7 @@ class Box:
         """An index expression over the box: an int or an integer array."""
         if not elements(size):
             return evaluate(size, self.names)
-        used = {e.tensor: _Subscripts(self.tensors[e.tensor]) for e in _all_elements(size)}
+        used = {e.tensor: _Subscripts(e.tensor, self) for e in elements(size)}
         return evaluate(size, self.names, used)
 
     def halves(self, dim: str) -> tuple[Box, Box]:
@@ -69,12 +71,6 @@ class Box:
         return replace(self, ranges=first, mask=None), replace(self, ranges=second, mask=None)
 
 
-def _all_elements(size: Size) -> tuple[Any, ...]:
-    """The elements in `size` and in their subscripts."""
-    found = elements(size)
-    return found + tuple(e for outer in found for i in outer.indices for e in _all_elements(i))
-
-
 class _Subscripts:
     """An integer tensor as a subscript: int64, and clipped where no instance reads it.
 
@@ -82,13 +78,20 @@ class _Subscripts:
     subscripts may be anything.
     """
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, name: str, box: Box) -> None:
+        self.name, self.box = name, box
 
     def __getitem__(self, where: tuple[Any, ...]) -> Array:
-        shape = self.array.shape
+        array, mask = self.box.tensors[self.name], self.box.mask
+        shape = array.shape
         clipped = tuple(np.clip(i, 0, n - 1) for i, n in zip(where, shape, strict=True))
-        return np.asarray(self.array[clipped], np.int64)
+        for i, c, n in zip(where, clipped, shape, strict=True):
+            if self.box.checked and np.any(i != c if mask is None else (i != c) & mask):
+                raise CheckError(
+                    f"a subscript of {self.name} goes over {np.min(i)}..{np.max(i) + 1}, "
+                    f"outside the tensor {list(shape)}: it has 0..{n}"
+                )
+        return np.asarray(array[clipped], np.int64)
 
 
 def evaluate_expression(e: Expr, box: Box, names: Mapping[str, Array] | None = None) -> Array:

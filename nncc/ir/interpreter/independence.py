@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from nncc.ir.bounds import Range, bounds
 from nncc.ir.expr import Expr, Load, Value, walk
-from nncc.ir.index import Element, Size, affine, elements
+from nncc.ir.index import Size, affine, elements
 from nncc.ir.loops import (
     Alloc,
     Assign,
@@ -57,8 +57,8 @@ def independent(loop: For, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     written = {s.buffer for s in body if isinstance(s, Store)}
     if not written.isdisjoint(_subscripting(body)):
         return False
-    lo, hi = loop.lo, loop.hi - 1
-    accesses = [a for a in _accesses(loop.body, {loop.variable: (lo, hi)}) if a.buffer in written]
+    ranges = {loop.variable: (loop.lo, loop.hi - 1)}
+    accesses = list(_accesses(loop.body, ranges))
     return all(
         _apart(loop, [a for a in accesses if a.buffer == name], shapes[name]) for name in written
     )
@@ -86,7 +86,7 @@ def _slab(variable: str, a: _Access, k: int, width: int) -> tuple[int, Size, Siz
     form = affine(a.indices[k], [variable])
     if form is None or variable not in form[0] or elements(form[1]):
         return None
-    lo, hi = bounds(form[1], {n: r for n, r in a.ranges.items() if n != variable})
+    lo, hi = bounds(form[1], a.ranges)
     return form[0][variable], lo, hi + width - 1
 
 
@@ -142,11 +142,4 @@ def _subscripting(body: Sequence[Stmt]) -> set[str]:
                     sizes += [*x.indices, *(() if x.count is None else (x.count,))]
                 elif isinstance(x, Value):
                     sizes.append(x.size)
-    return {e.tensor for size in sizes for e in _all_elements(size)}
-
-
-def _all_elements(size: Size) -> Iterator[Element]:
-    for e in elements(size):
-        yield e
-        for part in (*e.indices, e.lo, e.hi):
-            yield from _all_elements(part)
+    return {e.tensor for size in sizes for e in elements(size)}

@@ -45,6 +45,7 @@ class Frame:
         instances: how many run in lockstep; `active`: which of them take part (None: all).
         watch: is told the name of each function before it is called.
         records: what the machine's operations on memory mean, by name.
+        lockstep: by a loop's identity, whether its iterations run in lockstep.
     """
 
     functions: Mapping[str, Function]
@@ -56,6 +57,7 @@ class Frame:
     active: Array | None = None
     watch: Callable[[str], None] | None = None
     records: Mapping[str, Nest] = field(default_factory=dict)
+    lockstep: dict[int, bool] = field(default_factory=dict)
 
     def size(self, size: Size) -> Any:
         """An int, or an int64 array [instances]."""

@@ -7,6 +7,7 @@ Iterations of a `parallel` loop run in lockstep: every variable then holds one v
 All values are arrays of shape [instances or 1, lanes]; a buffer that is allocated inside of a
 parallel loop exists once for each instance. That is sound because the iterations are
 independent, and it makes the interpretation of a batch about as fast as that of one sample.
+Serial loops of which the same can be shown run in lockstep too (`independence.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from nncc.diagnostics import CheckError
 from nncc.ir.index import evaluate
+from nncc.ir.interpreter.independence import independent
 from nncc.ir.interpreter.loop_values import (
     Array,
     Frame,
@@ -105,8 +107,8 @@ def run_body(body: tuple[Stmt, ...], frame: Frame) -> None:
 
 
 def _for(s: For, frame: Frame) -> None:
-    if s.kind == "parallel" and frame.active is None and _lockstep(s):
-        lo, hi = frame.size(s.lo), frame.size(s.hi)
+    if frame.active is None and _lockstep(s, frame):
+        lo, hi = _uniform(frame.size(s.lo)), _uniform(frame.size(s.hi))
         if isinstance(lo, int) and isinstance(hi, int):
             _parallel(s, range(lo, hi, s.step), frame)
             return
@@ -116,9 +118,16 @@ def _for(s: For, frame: Frame) -> None:
     frame.variables.pop(s.variable, None)
 
 
-def _lockstep(s: For) -> bool:
-    """Calls are not run in lockstep: their buffers are passed as bytes."""
-    return not any(isinstance(x, Call) for x in walk_statements(s.body))
+def _lockstep(s: For, frame: Frame) -> bool:
+    """Whether a loop's iterations run in lockstep; this is found out once for each loop."""
+    if id(s) not in frame.lockstep:
+        if s.kind == "parallel":  # calls are not: their buffers are passed as bytes
+            found = not any(isinstance(x, Call) for x in walk_statements(s.body))
+        else:
+            shapes = {name: memory.shape for name, memory in frame.memories.items()}
+            found = s.kind == "serial" and independent(s, shapes)
+        frame.lockstep[id(s)] = found
+    return frame.lockstep[id(s)]
 
 
 def _iterations(s: For, frame: Frame) -> Iterator[tuple[Any, Frame]]:

@@ -116,8 +116,9 @@ class _Run:
                 d: (lo, lo + 1) if k in axes else (lo, hi)
                 for k, (d, (lo, hi)) in enumerate(box.ranges.items())
             }
+            exists = anywhere(box.mask, axes)
             fold(
-                s.targets, replace(box, ranges=ranges), given, anywhere(box.mask, axes),
+                s.targets, replace(box, ranges=ranges, mask=exists), given, exists,
                 lambda a, b: self.combined(s, a, b), _UFUNC.get(s.combine),
             )  # fmt: skip
 
@@ -241,6 +242,6 @@ def _masked(box: Box, s: Statement) -> Box:
         tests += [here >= box.size(d.lo)] if variables(d.lo) & own else []
         tests += [here < box.size(d.hi)] if variables(d.hi) & own else []
     if not tests:
-        return box
+        return replace(box, checked=True)
     mask = np.asarray(reduce(lambda a, b: a & b, tests))
-    return replace(box, mask=np.broadcast_to(as_rank(mask, len(own)), box.shape))
+    return replace(box, mask=np.broadcast_to(as_rank(mask, len(own)), box.shape), checked=True)

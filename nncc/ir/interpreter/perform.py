@@ -81,13 +81,22 @@ class _Box:
         flat: Any = np.zeros((1,) * len(self.shape), np.int64)
         for k, (index, extent) in enumerate(zip(indices, memory.shape, strict=True)):
             at = np.asarray(evaluate(index, self.variables, _Readers(self)))
-            if at.min() < 0 or at.max() >= extent:
-                raise CheckError(
-                    f"{memory.buffer.name}: subscript {k} goes over {at.min()}..{at.max() + 1}, "
-                    f"outside the buffer {list(memory.shape)}"
-                )
+            at = self.inside(memory, k, extent, at)
             flat = flat + at * math.prod(memory.shape[k + 1 :])
         return np.asarray(flat)
+
+    def inside(self, memory: Memory, k: int, extent: int, at: Array) -> Array:
+        """The values of subscript k. Raises CheckError if one of an active instance is outside."""
+        if at.min() >= 0 and at.max() < extent:
+            return at
+        active = self.frame.active
+        used = at if active is None or len(at) == 1 else at[active]
+        if used.min() < 0 or used.max() >= extent:
+            raise CheckError(
+                f"{memory.buffer.name}: subscript {k} goes over {used.min()}..{used.max() + 1}, "
+                f"outside the buffer {list(memory.shape)}"
+            )
+        return np.clip(at, 0, extent - 1)
 
     def read(self, tensor: str, indices: tuple[Size, ...]) -> Array:
         memory = self.frame.memories[tensor]
@@ -160,8 +169,7 @@ class _Reader:
         memory = self.box.frame.memories[self.name]
         flat: Any = 0
         for k, (at, extent) in enumerate(zip(where, memory.shape, strict=True)):
-            if np.min(at) < 0 or np.max(at) >= extent:
-                raise CheckError(f"{self.name}: subscript {k} is outside the buffer")
+            at = self.box.inside(memory, k, extent, np.atleast_1d(at))
             flat = flat + at * math.prod(memory.shape[k + 1 :])
         owner: Any = 0 if len(memory.data) == 1 else self.box.owners(memory)
         return np.asarray(memory.data[owner, flat]).astype(np.int64)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from nncc.diagnostics import nearest
 from nncc.machines.fields import Field, Where, read
 from nncc.machines.systolic.model import (
     HOST,
@@ -13,6 +16,9 @@ from nncc.machines.systolic.model import (
     WEIGHT_MEMORY,
     SystolicArray,
 )
+
+if TYPE_CHECKING:  # the record of machines has an array
+    from nncc.machines.machine import Operation
 
 Table = dict[str, Any]
 
@@ -32,6 +38,9 @@ _ARRAY = {
     "issue_stages": Field(int, 4, minimum=0),
     "queue_depth": Field(int, 16, minimum=1),
 }
+
+# What a file may state of an operation: what it does is what `operations.toml` says.
+_OPERATION = {"name": Field(str), "energy": Field(float, minimum=0)}
 
 # What of a memory follows from the array, so that a file must not state it again.
 _DERIVED = ("bytes", "managed", "line_bytes", "read_bytes_per_cycle", "write_bytes_per_cycle")
@@ -68,10 +77,28 @@ def with_sizes(
     return found
 
 
+def with_energies(
+    operations: Mapping[str, Operation], tables: list[Table], where: Where
+) -> dict[str, Operation]:
+    """The operations of an array with the energies that a file states. Raises TargetError."""
+    found = dict(operations)
+    for i, table in enumerate(tables):
+        place = Where(where.file, f"operation[{i}]")
+        if stated := [name for name in table if name not in _OPERATION]:
+            what = f"{place.name(stated[0])} is the same for all machines with an array"
+            raise place.error(f"{what}: leave it out")
+        values = read(table, _OPERATION, place)
+        if (name := values["name"]) not in operations:
+            help = nearest(name, operations, "operations of an array")
+            raise place.error(f"{place.name('name')}: there is no operation '{name}'", help)
+        found[name] = replace(found[name], energy=values["energy"])
+    return found
+
+
 def with_counts(tables: list[Table], array: SystolicArray, where: Where) -> list[Table]:
     """The tables of the fan-out with what follows from the array. Raises TargetError."""
     counts = counts_of(array)
-    found = []
+    found: list[Table] = []
     for i, table in enumerate(tables):
         place = Where(where.file, f"spatial[{i}]")
         if table.get("name") not in counts:
@@ -79,6 +106,8 @@ def with_counts(tables: list[Table], array: SystolicArray, where: Where) -> list
             raise place.error(f"{place.name('name')}: '{table.get('name')}' is none of its", what)
         if "count" in table:
             raise place.error(f"{place.name('count')} follows from the array: leave it out")
+        if table["name"] in [t["name"] for t in found]:
+            raise place.error(f"{place.name('name')}: '{table['name']}' is there twice")
         found.append(table | {"count": counts[table["name"]]})
     return found
 

@@ -118,12 +118,14 @@ class _Reader:
         return name
 
     def _text(self, element: Element, tag: str, default: str | None = None) -> str:
-        child = element.find(tag)
-        if child is None:
+        children = element.findall(tag)
+        if len(children) > 1:
+            raise self._error(element, f"<{tag}> is there {len(children)} times")
+        if not children:
             if default is None:
                 raise self._error(element, f"<{tag}> is missing")
             return default
-        return (child.text or "").strip()
+        return (children[0].text or "").strip()
 
     def _integer(self, element: Element, tag: str, default: int | None = None) -> int:
         text = self._text(element, tag, None if default is None else str(default))
@@ -168,7 +170,17 @@ class _Reader:
         if reads and writes:
             raise self._error(e, "it reads and writes; a socket has one direction")
         buses = tuple(self._text(x, "bus") for x in reads or writes)
+        for x in reads or writes:
+            bus, segment = self._text(x, "bus"), self._text(x, "segment", "")
+            known = self._segments(bus)
+            if segment and known and segment not in known:
+                raise self._error(e, f"bus {bus} has no segment '{segment}'")
         return Socket(self._name(e), "output" if writes else "input", buses)
+
+    def _segments(self, bus: str) -> set[str]:
+        """The segments of a bus; none of one that does not exist."""
+        found = [e for e in self.root.findall("bus") if e.get("name") == bus]
+        return {s.get("name", "") for e in found for s in e.findall("segment")}
 
     def _port(self, e: Element, width: int = 0) -> Port:
         sockets = tuple((x.text or "").strip() for x in e.findall("connects-to"))
@@ -195,24 +207,41 @@ class _Reader:
         if record is None:
             help = nearest(name, self.operations, "known operations")
             raise self._error(unit, f"nncc does not know operation '{name}'", help)
-        ports = {b.get("name", ""): (b.text or "").strip() for b in e.findall("bind")}
-        pipeline = e.find("pipeline")
-        starts = {}
-        for use in pipeline if pipeline is not None else ():
-            if use.tag not in ("reads", "writes"):
-                raise self._error(unit, f"operation {name}: <{use.tag}> is not supported")
-            if self._integer(use, "cycles", 1) != 1:
-                raise self._error(unit, f"operation {name}: a port is used for one cycle here")
-            starts[use.get("name", "")] = self._integer(use, "start-cycle")
+        binds = e.findall("bind")
+        ports = {b.get("name", ""): (b.text or "").strip() for b in binds}
+        if len(ports) != len(binds):
+            raise self._error(unit, f"operation {name}: an operand is bound twice")
+        starts = self._starts(unit, e, record)
         operands = []
         for number, operand in enumerate(record.operands, 1):
             key = str(number)
             if key not in ports:
                 raise self._error(unit, f"operation {name}: operand {key} is bound to no port")
+            if operand.is_result and key not in starts:
+                raise self._error(unit, f"operation {name}: <writes name={key!r}> is missing")
             operands.append(OperandBinding(operand.name, ports[key], starts.get(key, 0)))
         if len(ports) != len(operands):
             raise self._error(unit, f"operation {name} has {len(operands)} operands")
         return OperationBinding(name, tuple(operands))
+
+    def _starts(self, unit: Element, e: Element, record: Operation) -> dict[str, int]:
+        """The first cycles in which an operation reads and writes its operands, by number."""
+        pipeline = e.find("pipeline")
+        kinds = {
+            str(n): "writes" if o.is_result else "reads" for n, o in enumerate(record.operands, 1)
+        }
+        starts: dict[str, int] = {}
+        for use in pipeline if pipeline is not None else ():
+            place, key = f"operation {record.name}", use.get("name", "")
+            if use.tag not in ("reads", "writes"):
+                raise self._error(unit, f"{place}: <{use.tag}> is not supported")
+            if kinds.get(key) != use.tag or key in starts:
+                uses = ", ".join(f"<{kind} name='{n}'>" for n, kind in kinds.items())
+                raise self._error(unit, f"{place}: <{use.tag} name={key!r}>; it has {uses}, once")
+            if self._integer(use, "cycles", 1) != 1:
+                raise self._error(unit, f"{place}: a port is used for one cycle here")
+            starts[key] = self._integer(use, "start-cycle")
+        return starts
 
     def _file(self, e: Element) -> RegisterFile:
         kind = self._text(e, "type", "normal")

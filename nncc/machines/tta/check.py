@@ -6,7 +6,8 @@ Checked: names are unique and known; sockets lead to buses and ports to sockets 
 every unit with operations has one triggering input port, bound by each of its operations; the
 operands of an operation are bound once each, to ports of the right direction and enough bits,
 operands read with the trigger; loads are as slow as their memory; registers have ways in and out;
-guards name registers; templates fill immediate units; memories are counted in bytes.
+guards name registers; templates fill immediate units; memories are counted in bytes; numbers are
+not so large that no computer could hold the machine's state.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ from nncc.machines.tta.model import (
 )
 
 _CONTROL = ("jump", "call", "loop", "halt")
+
+# Beyond these, a number is a slip: the state of a simulated machine would fill the computer.
+MOST_BITS = 1 << 16  # of a bus, port or register
+MOST_REGISTERS = 1 << 16  # of a file
+MOST_CYCLES = 1 << 10  # of latencies, guards and delay slots
+MOST_LOOPS = 64  # nested ones
+LAST_ADDRESS = (1 << 32) - 1  # addresses have 32 bits
 
 
 def problems(a: Architecture, operations: Mapping[str, Operation]) -> Iterator[str]:
@@ -101,8 +109,7 @@ def _dangling(a: Architecture) -> Iterator[str]:
 
 def _buses(a: Architecture) -> Iterator[str]:
     for bus in a.buses:
-        if bus.width < 1 or (bus.width > 64 and bus.width % 8):
-            yield f"bus {bus.name}.width: {bus.width}; above 64 bits, widths are whole bytes"
+        yield from _width(f"bus {bus.name}", bus.width)
         if bus.immediate and not 1 <= bus.immediate.width <= bus.width:
             yield f"bus {bus.name}.immediate: {bus.immediate.width} bits; 1 to {bus.width} fit"
         for guard in bus.guards:
@@ -111,11 +118,17 @@ def _buses(a: Architecture) -> Iterator[str]:
                 yield f"bus {bus.name}.guards: there is no register {guard.file}.{guard.index}"
 
 
+def _width(place: str, width: int) -> Iterator[str]:
+    if not 1 <= width <= MOST_BITS:
+        yield f"{place}.width: {width}; it is 1 to {MOST_BITS} bits"
+    elif width > 64 and width % 8:
+        yield f"{place}.width: {width}; above 64 bits, widths are whole bytes"
+
+
 def _ports(a: Architecture, holder: Holder) -> Iterator[str]:
     for port in holder.ports:
         place = f"{holder.name}.{port.name}"
-        if port.width < 1 or (port.width > 64 and port.width % 8):
-            yield f"{place}.width: {port.width}; above 64 bits, widths are whole bytes"
+        yield from _width(place, port.width)
         directions = [a.socket[s].direction for s in port.sockets]
         if not directions:
             yield f"{place}.sockets: no socket connects it"
@@ -185,6 +198,8 @@ def _binding(
             yield f"{where}: {operand.bits} bits do not fit port {port.name} of {port.width}"
         if not operand.is_result and bound.start != 0:
             yield f"{where}.start: {bound.start}; operands are read with the trigger"
+        if bound.start >= MOST_CYCLES:
+            yield f"{where}.start: {bound.start + 1} cycles of latency; at most {MOST_CYCLES}"
         if bound.cycles != 1 or bound.start < 0:
             yield f"{where}.cycles: a port is used for one cycle, from cycle 0 on"
     if all(b.port != trigger.name for b in binding.operands):
@@ -211,6 +226,11 @@ def _control(a: Architecture, operations: Mapping[str, Operation]) -> Iterator[s
             yield f"{c.name}.{field}: {getattr(c, field)} is negative"
     if c.guard_latency < 1:
         yield f"{c.name}.guard_latency: {c.guard_latency}; guards see no move of their own cycle"
+    for field in ("delay_slots", "guard_latency"):
+        if getattr(c, field) > MOST_CYCLES:
+            yield f"{c.name}.{field}: {getattr(c, field)}; at most {MOST_CYCLES}"
+    if c.loop_depth > MOST_LOOPS:
+        yield f"{c.name}.loop_depth: {c.loop_depth}; at most {MOST_LOOPS}"
     kinds = {operations[o.operation].kind for o in c.operations if o.operation in operations}
     if "call" in kinds and (c.return_port not in c.port or not a.is_output(c.port[c.return_port])):
         yield f"{c.name}.return_port: calls need a port that can be read"
@@ -219,8 +239,8 @@ def _control(a: Architecture, operations: Mapping[str, Operation]) -> Iterator[s
 
 
 def _file(a: Architecture, file: RegisterFile) -> Iterator[str]:
-    if file.size < 1:
-        yield f"{file.name}.size: {file.size} is no number of registers"
+    if not 1 <= file.size <= MOST_REGISTERS:
+        yield f"{file.name}.size: {file.size}; it is 1 to {MOST_REGISTERS} registers"
     reads = sum(a.is_output(p) for p in file.ports)
     writes = sum(a.is_input(p) for p in file.ports)
     for field, ports in (("max_reads", reads), ("max_writes", writes)):
@@ -230,8 +250,13 @@ def _file(a: Architecture, file: RegisterFile) -> Iterator[str]:
 
 def _spaces(a: Architecture) -> Iterator[str]:
     for s in a.spaces:
-        if s.max_address < s.min_address or s.min_address < 0:
-            yield f"address space {s.name}: {s.min_address}..{s.max_address} is no range"
+        if not 0 <= s.min_address <= s.max_address <= LAST_ADDRESS:
+            yield (
+                f"address space {s.name}: {s.min_address}..{s.max_address} is no range in "
+                f"0..{LAST_ADDRESS}"
+            )
+        if s.width < 1:
+            yield f"address space {s.name}.width: {s.width}; it is at least 1"
         if s.name != a.control.address_space and s.width != 8:
             yield f"address space {s.name}.width: {s.width}; memories are counted in bytes"
         if s.banks < 0 or s.bank_bytes < 1 or s.latency < 1:
@@ -246,8 +271,11 @@ def _immediates(a: Architecture) -> Iterator[str]:
         if slot.width < 1 or slot.name in slots:
             yield f"immediate slot {slot.name}: it has a width and a name of its own"
     for unit in a.immediates:
-        if unit.size < 1 or not 1 <= unit.width <= 64:
-            yield f"{unit.name}: an immediate unit has registers of 1 to 64 bits"
+        if not 1 <= unit.size <= MOST_REGISTERS or not 1 <= unit.width <= 64:
+            yield (
+                f"{unit.name}: an immediate unit has 1 to {MOST_REGISTERS} registers of 1 to 64 "
+                f"bits, not {unit.size} of {unit.width}"
+            )
     widths = {s.name: s.width for s in a.immediate_slots}
     for t in a.templates:
         for name in _repeated(p.slot for p in t.pieces):

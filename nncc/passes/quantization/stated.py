@@ -18,7 +18,13 @@ from nncc.ir.types import DType, i8, u8
 from nncc.ops.reference import evaluate
 from nncc.ops.table import TABLE, attr
 from nncc.passes.quantization.integers import IntegerGraph, NoIntegerForm
-from nncc.passes.quantization.scales import WEIGHT_LIMIT, Scale, weight_scales
+from nncc.passes.quantization.scales import (
+    HIGHEST,
+    LOWEST,
+    WEIGHT_LIMIT,
+    Scale,
+    weight_scales,
+)
 
 OFFSET = {i8: 0, u8: 128}  # what is taken off an 8-bit value to make it int8
 ROUNDING = 1e-2  # how far from an integer a weight in units of its scale may be, by float32
@@ -88,11 +94,16 @@ def _stated(
 
 
 class StatedGraph(IntegerGraph):
-    """See the module's docstring. Values of 8 bits have an integer form too, in steps of 1."""
+    """See the module's docstring. Values of 8 bits have an integer form too, in steps of 1.
+
+    Attributes:
+        new_weights: by node, how its constants differ from the integers that the model has.
+    """
 
     def __init__(self, module: Module, stated: Mapping[str, StatedScales]) -> None:
         super().__init__(module, {}, frozenset())
         self.stated = stated
+        self.new_weights: dict[str, str] = {}
 
     def scale(self, name: str) -> Scale:
         if not self.type(name).dtype.is_float:
@@ -103,15 +114,20 @@ class StatedGraph(IntegerGraph):
         if len(users) == 1 and users[0].op == "Concat" and name not in self._pinned:
             return self.scale(users[0].outputs[0])
         scales = [self.stated_by(u) for u in users if u.op == "QuantizeLinear"]
-        if not scales or len(scales) < len(users) or name in self._pinned or scales[0] is None:
+        if not scales or len(scales) < len(users) or name in self._pinned:
             raise NoIntegerForm(f"the model does not quantize its result '{name}'")
-        return scales[0]
+        found = [s for s in scales if s is not None]
+        if len(found) < len(scales):
+            raise NoIntegerForm(f"the scale of its result '{name}' is not one number")
+        return found[0]
 
     def integer(self, name: str) -> tuple[str, Scale]:
         array, known = self.weight(name), self.stated.get(name)
         if array is not None and known is not None and known.whole is not None:
             made = self.symbol(known.whole.quantize(array), f"{name}.q", name)
             self.set_integer(name, made, known.whole)
+        if array is not None and not self.is_integer(name):
+            self.new_weights[self._node.name] = f"'{name}' has no scale"
         if self.is_integer(name) or array is not None:
             return super().integer(name)
         raise NoIntegerForm(f"its operand '{name}' is in floats")
@@ -132,17 +148,27 @@ class StatedGraph(IntegerGraph):
     def weight_scales(
         self, name: str, axis: int, rows: np.ndarray, bias: np.ndarray, x: float, y: float
     ) -> np.ndarray:
-        """The scales that the model states, where its weights are int8 in them."""
+        """The scales that the model states, where its weights are int8 in them and sums fit."""
         default = weight_scales(rows, bias, x, y)
         found = self.stated.get(name)
         if found is None or found.axis not in (None, axis):
+            self.new_weights[self._node.name] = f"'{name}' has no scales for its rows"
             return default
         scales = np.broadcast_to(found.scales.astype(np.float64), len(rows))
         steps = np.divide(rows, scales[:, None])
-        whole = np.abs(steps - np.rint(steps)).max(axis=1, initial=0.0) < ROUNDING
-        fits = np.abs(steps).max(axis=1, initial=0.0) < WEIGHT_LIMIT + 1.5
-        for_bias = np.abs(bias) / (x * 2.0**29) <= scales
-        return np.asarray(np.where(whole & fits & for_bias, scales, default), np.float32)
+        near = np.rint(steps)
+        whole = np.abs(steps - near).max(axis=1, initial=0.0) < ROUNDING
+        fits = (near >= LOWEST).all(axis=1) & (near <= HIGHEST).all(axis=1)
+        least = weight_scales(np.zeros_like(rows), bias, x, y)
+        kept = whole & fits & (least <= scales)
+        lowest = np.count_nonzero(near[kept] < -WEIGHT_LIMIT)
+        notes = {
+            f"{np.count_nonzero(~kept)} of {len(kept)} rows in other scales": not kept.all(),
+            f"-128 is -127 in {lowest} places": lowest > 0,
+        }
+        if any(notes.values()):
+            self.new_weights[self._node.name] = ", ".join(n for n, holds in notes.items() if holds)
+        return np.asarray(np.where(kept, scales, default), np.float32)
 
     # -- conversions that the model states -------------------------------------------------------
     def stated_by(self, node: Node) -> Scale | None:

@@ -44,12 +44,15 @@ class Accessed:
         return self.count * self.bits // 8
 
 
-def accesses(function: Function) -> list[Accessed]:
+def accesses(function: Function, padded: Iterable[str] = ()) -> list[Accessed]:
     """Every load and store of one call of a function without named sizes.
+
+    Args:
+        padded: buffers behind whose end whole vectors may be loaded.
 
     Raises PassError where data decide how often something happens.
     """
-    walk = _Walk({b.name: b.dtype for b in function.buffers})
+    walk = _Walk({b.name: b.dtype for b in function.buffers}, frozenset(padded))
     walk.block(function.body, (), ())
     return walk.found
 
@@ -62,6 +65,7 @@ def width(dtype: DType) -> int:
 @dataclass
 class _Walk:
     dtypes: dict[str, DType]
+    padded: frozenset[str]
     found: list[Accessed] = field(default_factory=list)
 
     def add(
@@ -104,8 +108,12 @@ class _Walk:
     def loads(self, e: Expr, loops: tuple[Around, ...], conditions: tuple[Expr, ...]) -> None:
         for load, limits in _loads(e):
             self.sizes(load.indices, loops, conditions)
-            bits = width(load.dtype) * load.lanes
-            self.add(load.tensor, bits, loops, (*conditions, *limits), is_store=False)
+            bits, lanes = width(load.dtype), load.lanes
+            limits = (*conditions, *limits)
+            if load.count is None or load.count == lanes or load.tensor in self.padded:
+                self.add(load.tensor, bits * lanes, loops, limits, is_store=False)
+            else:
+                self.add(load.tensor, bits, loops, limits, load.count, is_store=False)
 
     def sizes(
         self, sizes: Iterable[Size], loops: tuple[Around, ...], conditions: tuple[Expr, ...]

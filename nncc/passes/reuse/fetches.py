@@ -79,7 +79,7 @@ def _touched_by_tiles(
 
 
 def _groups(axes: Sequence[Axis], dims: Sequence[str]) -> list[frozenset[str]]:
-    """All dimensions of loops and axes in groups; those that stand in one axis share one."""
+    """All dimensions of loops and axes in groups; those that share an axis share a group."""
     groups = [frozenset((d,)) for d in dict.fromkeys(dims)]
     for axis in axes:
         if axis.dims:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from nncc.ir.index import Size, elements, product, substitute, variables
 from nncc.ir.loops import Buffer, Function, Perform, Stmt
 from nncc.ir.nests import ASSIGN, Access, Dim, Nest, Param, Statement
 from nncc.ir.types import DType, i8, i32, i64
-from nncc.machines.systolic.model import UNIFIED_BUFFER
+from nncc.machines.systolic.boxes import LONGEST
+from nncc.machines.systolic.model import UNIFIED_BUFFER, SystolicArray
 from nncc.passes.systolic.places import Array, Grid
 from nncc.passes.systolic.tiling import BOX, Piece, Tiling
 from nncc.passes.systolic.unify import Match, literal
@@ -30,14 +31,12 @@ class Code:
         tensors: the nest's parameters that are its first `in` buffers, in order.
         constants: (name of the buffer, array) of the `in` buffers after them.
         macs: multiply-accumulates that the nest asks for.
-        traffic: (bytes read, bytes written) of each memory, where that was predicted.
     """
 
     function: Function
     tensors: tuple[str, ...]
     constants: tuple[tuple[str, Array], ...]
     macs: int = 0
-    traffic: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def rows_buffer(name: str, p: Param, access: str) -> Buffer:
@@ -75,6 +74,11 @@ def channel_dims(s: Statement, y: Param, nest: Nest, known: Container[str]) -> t
 def is_filled(p: Param) -> bool:
     """Whether all lanes of a tensor's rows hold something, those without an element too."""
     return p.layout is not None and p.layout.fill is not None
+
+
+def rows_of_a_box(array: SystolicArray) -> int:
+    """The most rows of what uses no accumulators: its tensors fit into the unified buffer."""
+    return max(min(LONGEST, array.unified_rows // 8), 1)
 
 
 def box_dims(tiling: Tiling) -> tuple[Dim, ...]:

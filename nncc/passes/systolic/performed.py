@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from nncc.diagnostics import PassError
+from nncc.ir.bounds import bounds
 from nncc.ir.expr import Apply, Expr, Load
 from nncc.ir.index import Size, affine, elements, evaluate, maximum, variables, weighted_sum
 from nncc.ir.loops import Alloc, Buffer, Call, For, Function, If, Perform, Stmt
-from nncc.ir.nests import ASSIGN
+from nncc.ir.nests import ASSIGN, Access
 from nncc.ir.program import MAIN, Program
 from nncc.ir.types import boolean
 from nncc.machines.machine import Machine, Operation
@@ -35,14 +36,17 @@ BOX = ("a", "b")
 def predicted(program: Program, machine: Machine) -> dict[str, Bytes]:
     """Bytes read from and written to each memory, by layer; "" is what comes and goes.
 
-    Raises PassError where the Loops do not say how often something happens.
+    Every tensor is taken to stay in the unified buffer. Raises PassError where the Loops do not
+    say how often something happens.
     """
     found: dict[str, Bytes] = {"": {}}
     for role, tensors in (("in", program.signature.inputs), ("out", program.signature.outputs)):
         for name, t in tensors:
-            *rows, lanes = (int(str(e)) for e in program.layouts[name].extents)
-            used = min(int(str(t.shape[1])), lanes)
-            _add_all(found[""], host_traffic(role, prod(rows), used, machine))
+            layout = program.layouts[name]
+            rows = prod(int(str(e)) for e in layout.extents[:-1])
+            ranges = {f"d{k}": (0, e - 1) for k, e in enumerate(t.shape)}
+            _, last = bounds(layout.dims[-1], ranges)  # lanes without an element stay there
+            _add_all(found[""], host_traffic(role, rows, int(str(last)) + 1, machine))
     for s in program.functions[MAIN].body:
         assert isinstance(s, Call)
         _add_all(found.setdefault(s.source, {}), moved(program.functions[s.callee], machine))
@@ -144,6 +148,14 @@ class _Walk:
             for memory, load in held:
                 self.add(memory, boxes * self.row_bytes(load))
 
+    @staticmethod
+    def is_held(load: Load, record: Operation, own: Mapping[str, set[str]], s: Perform) -> bool:
+        """Whether an instruction reads an operand once, for all of its box."""
+        names = [p.name for p in record.semantics.params[1:]]
+        return any(
+            o is load and not set(BOX) & own[n] for n, o in zip(names, s.operands, strict=True)
+        )
+
     def row_bytes(self, load: Load) -> int:
         """Bytes that are moved together: a row of parameters, a table, a tile of weights."""
         buffer = self.buffers[load.tensor]
@@ -155,17 +167,19 @@ class _Walk:
         self, s: Perform, record: Operation, own: Mapping[str, set[str]], place: _Place
     ) -> int:
         """How many instructions an operation is: rounds of loops around it alone are joined."""
+        loads = [o for o in s.operands if isinstance(o, Load)]
+        held = [x for x in loads if self.is_held(x, record, own, s)]
+        rows: list[Access | Load] = [s.target, *(x for x in loads if x not in held)]
+        # instructions are alike in lanes, and in what they hold
+        changing = [x.indices[-1] for x in rows] + [i for x in held for i in x.indices]
+        changing = [i for i in changing if not elements(i)]
         cut = len(place.loops) - place.alone
+        for k in range(cut, len(place.loops)):
+            if any(place.loops[k].variable in variables(i) for i in changing):
+                cut = k + 1
         outer, inner = place.loops[:cut], place.loops[cut:]
-        names = [p.name for p in record.semantics.params[1:]]
-        loads = [
-            o
-            for n, o in zip(names, s.operands, strict=True)
-            if isinstance(o, Load) and set(BOX) & own[n]
-        ]
-        rows = [(s.target.tensor, s.target.indices), *((x.tensor, x.indices) for x in loads)]
         variables_ = (*(x.variable for x in inner), *BOX)
-        strides = [self.strides(tensor, indices, variables_) for tensor, indices in rows]
+        strides = [self.strides(x.tensor, x.indices, variables_) for x in rows]
         sides = {d.name: d.hi - d.lo for d in s.dims if d.name in BOX}
         lengths: list[Size] = [*(-((x.lo - x.hi) // x.step) for x in inner), *sides.values()]
         steps = [*(x.step for x in inner), 1, 1]
@@ -214,8 +228,11 @@ class _Walk:
     def sites(self, s: Stmt) -> list[_Site]:
         if isinstance(s, For):
             inside = self.weights(s.body)
-            one = len(inside) == 1 and not inside[0].loops
-            if one and s.variable not in variables(inside[0].tile):
+            if (
+                len(inside) == 1
+                and not inside[0].loops
+                and s.variable not in variables(inside[0].tile)
+            ):
                 return inside  # it stays in the array
             loop = Around(s.variable, s.lo, s.hi, s.step)
             return [replace(x, loops=(loop, *x.loops)) for x in inside]

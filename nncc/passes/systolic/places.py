@@ -126,6 +126,8 @@ def place(
         if affine(index, names) is None:
             index = simplify(index, limits)
         factors, rest = _affine(index, names, param)
+        if any(f < 0 for f in factors.values()):
+            raise PassError(f"{param.name}: rows in reverse order")
         rows.append((factors, grid.evaluate(rest)))
     (last, lanes), rows = rows[-1], rows[:-1]
     if last:

@@ -31,12 +31,12 @@ from nncc.passes.systolic.code import (
     function,
     is_filled,
     rows_buffer,
+    rows_of_a_box,
+    volume,
 )
 from nncc.passes.systolic.places import Array, Grid, Run, place, runs_of
 from nncc.passes.systolic.tiling import Tiling, tiled
 from nncc.passes.systolic.unify import Match, literal, offset_of, unify
-
-EVERYTHING = 1 << 60  # rows: operations that use no accumulators need no tiles
 
 
 def pointwise_code(nest: Nest, constants: Mapping[str, Array], machine: Machine) -> Code:
@@ -54,6 +54,21 @@ class _Operation:
     table: Array | None = None
 
 
+@dataclass(frozen=True)
+class _Written:
+    """Where a statement writes: for each channel the offsets of its rows, and its lane."""
+
+    tiling: Tiling
+    extents: tuple[int, ...]
+    factors: tuple[dict[str, int], ...]
+    vectors: Array
+    lanes: Array
+
+    def key(self, vector: tuple[int, ...]) -> object:
+        """Equal for statements that write the same rows there."""
+        return vector, self.extents, tuple(tuple(f.values()) for f in self.factors)
+
+
 class _Pointwise:
     def __init__(self, nest: Nest, constants: Mapping[str, Array], machine: Machine) -> None:
         assert machine.array is not None
@@ -61,7 +76,7 @@ class _Pointwise:
         for k in range(len(nest.statements)):
             self.nest, _ = with_block_dims(self.nest, self.nest.statements[k])
         self.constants, self.machine = constants, machine
-        self.rows = machine.array.rows
+        self.rows, self.most = machine.array.rows, rows_of_a_box(machine.array)
         self.extra: list[tuple[str, Array]] = []
         self.names: dict[str, str] = {}
         self.whole: set[tuple[int, ...]] = set()  # rows of y of which all lanes are written
@@ -74,12 +89,12 @@ class _Pointwise:
             raise PassError(f"{nest.name}: no operation computes several tensors")
         y = nest.outputs[0]
         body: list[Stmt] = []
-        written: list[tuple[Statement, Array, Array]] = []
+        written: list[_Written] = []
         for s in nest.statements:
             if s.combine != ASSIGN or s.where or len(s.targets) != 1:
                 raise PassError(f"{s.name}: no operation on every element")
             body += self.statement(s, y, written)
-        body += self.padding(y, written)
+        body = [*self.padding(y, written), *body]
         inputs = [rows_buffer(self.names[p.name], p, "in")
                   for p in nest.inputs if p.name in self.names]  # fmt: skip
         buffers: list[Buffer] = [*inputs, *(constant_buffer(n, a) for n, a in self.extra)]
@@ -87,14 +102,12 @@ class _Pointwise:
         return Code(function(nest, buffers, body), tuple(self.names), tuple(self.extra))
 
     # -- one statement ---------------------------------------------------------------------
-    def statement(
-        self, s: Statement, y: Param, written: list[tuple[Statement, Array, Array]]
-    ) -> tuple[Stmt, ...]:
+    def statement(self, s: Statement, y: Param, written: list[_Written]) -> tuple[Stmt, ...]:
         operation = self.operation(s)
         channels = channel_dims(s, y, self.nest, self.constants)
         names = {d.name for d in channels}
         pixels = tuple(d for d in s.dims if d.name not in names)
-        grid, tiling = Grid(channels), tiled(pixels, EVERYTHING)
+        grid, tiling = Grid(channels), tiled(pixels, self.most)
         target = place(y, s.targets[0].indices, grid, pixels, guarded=False)
         vectors = [blocks_of(target.offsets, grid.shape)]
         factors = [target.factors]
@@ -116,7 +129,12 @@ class _Pointwise:
             lanes.append(own)
         if len(lanes) == 3 and (lanes[1] != lanes[2]).any():
             raise PassError(f"{s.name}: the operands keep their channels in different lanes")
-        written.append((s, vectors[0][0][vectors[0][1]], lanes[0]))
+        found, which = vectors[0]
+        written.append(
+            _Written(
+                tiling, tuple(volume([d]) for d in pixels), target.factors, found[which], lanes[0]
+            )
+        )
         whole = np.concatenate([found[which] for found, which in vectors], axis=1)
         body: list[Stmt] = []
         for run, start, source_lane, width in self.pieces(
@@ -190,28 +208,28 @@ class _Pointwise:
         performs = tiling.rows(
             (Perform(operation.name, dims, target, ASSIGN, (*loads, *operation.rest)),)
         )
+        performs = tiling.tiles(performs)
         return (For("o", 0, run.count, performs),) if run.count > 1 else performs
 
-    def padding(self, y: Param, written: list[tuple[Statement, Array, Array]]) -> tuple[Stmt, ...]:
-        """Fills the lanes of y that hold no channel, if someone reads them."""
+    def padding(self, y: Param, written: list[_Written]) -> tuple[Stmt, ...]:
+        """Fills the lanes of y that hold no channel, if someone reads them.
+
+        It does so before the statements: what one of them fills another one may write.
+        """
         if not is_filled(y):
             return ()
-        ends: dict[tuple[int, ...], int] = {}
-        for _, vectors, lanes in written:
-            for v, lane in zip(vectors.tolist(), lanes.tolist(), strict=True):
-                ends[tuple(v)] = max(ends.get(tuple(v), 0), lane + 1)
-        s = written[0][0]
-        channels = channel_dims(s, y, self.nest, self.constants)
-        names = {d.name for d in channels}
-        pixels = tuple(d for d in s.dims if d.name not in names)
-        tiling = tiled(pixels, EVERYTHING)
-        indices = s.targets[0].indices
-        factors = place(y, indices, Grid(channels), pixels, guarded=False).factors
+        ends: dict[object, tuple[_Written, tuple[int, ...], int]] = {}
+        for w in written:
+            for v, lane in zip(w.vectors.tolist(), w.lanes.tolist(), strict=True):
+                key = w.key(tuple(v))
+                *_, end = ends.get(key, (None, None, 0))
+                ends[key] = w, tuple(v), max(end, lane + 1)
         body: list[Stmt] = []
-        for vector, end in ends.items():
-            if end < self.rows and tuple(vector) not in self.whole:
-                rows = [tiling.index(f, v) for f, v in zip(factors, vector, strict=True)]
-                body += filled(tiling, Access("y", (*rows, end + var("l"))), self.rows - end)
+        for w, vector, end in ends.values():
+            if end < self.rows and vector not in self.whole:
+                rows = [w.tiling.index(f, v) for f, v in zip(w.factors, vector, strict=True)]
+                fill = filled(w.tiling, Access("y", (*rows, end + var("l"))), self.rows - end)
+                body += w.tiling.tiles(fill)
         return tuple(body)
 
     # -- operands --------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class Emitter:
         for box, is_inside in self.rectangles(offsets, taps):
             source = inner if is_inside else Load("pad", (r,), i8)
             dims = (*box, *lanes)
-            one = Perform("matmul", _ordered(dims), target, combine, (source, w))
+            one = Perform(self.p.operation, _ordered(dims), target, combine, (source, w))
             found += tiling.rows((one,))
         return tuple(found)
 

@@ -25,7 +25,7 @@ from nncc.diagnostics import PassError
 from nncc.ir.expr import Apply, Const, Expr, Load, loads
 from nncc.ir.loops import Stmt
 from nncc.ir.nests import ASSIGN, Access, Nest, Statement
-from nncc.ir.types import i32
+from nncc.ir.types import i32, u8
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.model import WEIGHT_MEMORY
 from nncc.passes.systolic.blocks import with_block_dims
@@ -42,7 +42,7 @@ from nncc.passes.systolic.code import (
 )
 from nncc.passes.systolic.places import Array, Grid, place
 from nncc.passes.systolic.product_loops import Columns, Emitter, Group
-from nncc.passes.systolic.traffic import chosen_tiling, traffic
+from nncc.passes.systolic.traffic import chosen_tiling
 from nncc.passes.systolic.unify import offset_of, unify
 
 
@@ -72,7 +72,8 @@ class Product:
             raise PassError(f"{self.out.name}: what is done with the sum is no requantization")
         x, y = nest.param(self.x.tensor), nest.param(self.out.targets[0].tensor)
         self.x_param, self.y_param = x, y
-        self.zero = zero - offset_of(x.type.dtype)
+        self.zero = zero
+        self.operation = "matmul_unsigned" if x.type.dtype is u8 else "matmul"
         names = {d.name for d in channel_dims(self.out, y, self.nest, constants)} | inner
         channels = tuple(d for d in self.out.dims if d.name in names)
         self.pixels = tuple(d for d in self.out.dims if d.name not in names)
@@ -100,15 +101,15 @@ class Product:
 
     @property
     def outside(self) -> int | None:
-        """The byte that stands for what is outside of x."""
+        """What is outside of x."""
         if self.x.other is None:
             return None
         if not isinstance(self.x.other, Const):
             raise PassError(f"{self.acc.name}: padding with what is no number")
-        return int(self.x.other.value) - offset_of(self.x_param.type.dtype)
+        return int(self.x.other.value)
 
     def bias(self) -> Array:
-        """What the sums of stored bytes lack, by column."""
+        """What the sums lack, by column."""
         grid = self.columns
         value = grid.value(self.init.values[0], self.constants).astype(np.int64)
         bias = grid.full(value).reshape(-1) - self.zero * self.weights.sum(axis=1, dtype=np.int64)
@@ -149,7 +150,7 @@ class Product:
         merged: list[Columns] = []
         for parts in self.packed(self.parts(which)):
             used = np.unique(np.concatenate([p.taps for p in parts]))
-            own = taps[used] if used.size else taps[:1]
+            own = taps[used] if used.size else self.without_weights(taps[:1])
             groups, at, source = [], [], 0
             for p in parts:
                 groups.append(self.group(p, source, len(parts) == 1))
@@ -161,6 +162,15 @@ class Product:
             joined = _joined(merged[-1], c) if merged else None
             merged[-1:] = [joined] if joined else [*merged[-1:], c]
         return merged
+
+    def without_weights(self, tap: Array) -> Array:
+        """A tap for columns all of whose points are outside of x: rows that are there, times 0."""
+        assert self.x_param.layout is not None
+        found = tap.copy()
+        for k, factors in enumerate(self.x_place.factors):
+            if not factors:  # where they are of pixels, rows outside are cut off
+                found[:, k] = np.clip(tap[:, k], 0, int(str(self.x_param.layout.extents[k])) - 1)
+        return found
 
     def parts(self, which: Array) -> list[_Part]:
         """The columns by rows of y, at most as many of a row as the array has."""
@@ -217,20 +227,12 @@ class Product:
                 own = [position.get(tuple(t), -2) for t in (c.taps + k * c.shift).tolist()]
                 place_of = np.full(len(taps) + 1, -1)
                 place_of[[o for o in own if o >= 0]] = [j for j, o in enumerate(own) if o >= 0]
-                weights = self.weights[members]
-                shape = weights.shape
-                tap = place_of[np.broadcast_to(_rows(which, members), shape)]
-                tile = np.zeros((len(own), rows, columns), np.int32)
-                chosen = tap >= 0
-                where = (
-                    tap[chosen],
-                    np.broadcast_to(_rows(lane, members), shape)[chosen],
-                    np.broadcast_to(at[:, None], shape)[chosen],
-                )
-                np.add.at(tile, where, weights[chosen])
+                tile = np.zeros((len(own) * rows, columns), np.int32)
+                row = place_of[_rows(which, members)] * rows + _rows(lane, members)
+                _add(tile, np.where(_rows(which, members) >= 0, row, -1), at, self.weights[members])
                 if tile.size and (tile.min() < -128 or tile.max() > 127):
                     raise PassError(f"{self.acc.name}: weights of one element leave int8")
-                found.append(tile.astype(np.int8))
+                found.append(tile.astype(np.int8).reshape(len(own), rows, columns))
         return np.concatenate(found)
 
     def shapes(self, blocks: list[Columns]) -> tuple[tuple[int, int, int, int], ...]:
@@ -248,12 +250,19 @@ class Product:
     def code(self) -> Code:
         taps, which = self.taps()
         blocks = self.column_blocks(taps, which)
-        tiling, shape = chosen_tiling(
+        if (count := sum(c.count * len(c.taps) for c in blocks)) > self.array.weight_tiles:
+            raise PassError(
+                f"{self.acc.name}: its weights are {count} tiles; the weight memory has "
+                f"{self.array.weight_tiles}"
+            )
+        tiling, _ = chosen_tiling(
             self.pixels, volume(self.pixels), self.shapes(blocks), self.array, self.frequency_hz
         )
         constants = [("w", self.tiles(blocks, taps, which)), *self.parameters(blocks)]
         if self.x_place.guards:
-            constants.append(("pad", np.full(self.array.rows, self.outside, np.int8)))
+            assert self.outside is not None
+            stored = self.outside - offset_of(self.x_param.type.dtype)
+            constants.append(("pad", np.full(self.array.rows, stored, np.int8)))
         emitter = Emitter(self, tiling)
         body: list[Stmt] = []
         tile = block = 0
@@ -269,8 +278,24 @@ class Product:
             (self.x_param.name,),
             tuple(constants),
             volume(self.acc.dims),
-            traffic(shape, self.array),
         )
+
+
+def _add(tile: Array, row: Array, column: Array, weights: Array) -> None:
+    """Adds weights [columns, points] to their cells of a tile.
+
+    Args:
+        row: by point, or by column and point; negative: left out. `column`: by column.
+    """
+    if row.shape[0] == 1:  # all columns have their weights in the same rows
+        used = row[0] >= 0
+        rows = row[0, used]
+        if len(np.unique(rows)) == len(rows):
+            tile[rows[:, None], column] = weights[:, used].T
+            return
+    row, at = np.broadcast_to(row, weights.shape), np.broadcast_to(column[:, None], weights.shape)
+    used = row >= 0
+    np.add.at(tile, (row[used], at[used]), weights[used])
 
 
 def _rows(x: Array, members: Array) -> Array:

@@ -97,7 +97,7 @@ def variable(name: str) -> str:
 
 
 def tiled(pixels: Sequence[Dim], limit: int) -> Tiling:
-    """Tiles of at most `limit` rows, at least one; as large as may be, from the last dim out."""
+    """Tiles of at most `limit` rows (at least one), as large as may be from the last dim on."""
     steps: list[int] = []
     room = limit
     for d in reversed(pixels):
@@ -109,26 +109,45 @@ def tiled(pixels: Sequence[Dim], limit: int) -> Tiling:
 
 
 def tilings(pixels: Sequence[Dim], limit: int) -> Iterator[Tiling]:
-    """Every tiling with tiles of at most `limit` rows, those that split less come first.
+    """Every tiling with tiles of at most `limit` rows, those that split outer dims less come first.
 
     Steps that give the same number of pieces are one; the last dim's is as large as fits.
     """
-
-    def search(k: int, room: int) -> Iterator[tuple[int, ...]]:
-        if k == len(pixels):
-            yield ()
-            return
-        side = pixels[k].hi
-        assert isinstance(side, int)
-        most = max(min(side, room), 1)
-        fewest = -(-side // most)
-        counts = {-(-side // _even(side, step)) for step in range(1, most + 1)}
-        for count in sorted(counts) if k < len(pixels) - 1 else (fewest,):
-            step = -(-side // count)
-            yield from ((step, *rest) for rest in search(k + 1, room // step))
-
-    for steps in search(0, max(limit, 1)):
+    sides = [_side(d) for d in pixels]
+    for steps in _steps(sides, max(limit, 1)):
         yield _of_steps(pixels, steps)
+
+
+def fewest_tiles(pixels: Sequence[Dim], limit: int) -> Tiling:
+    """The first of `tilings` with the fewest tiles."""
+    sides = [_side(d) for d in pixels]
+    least = -(-prod(sides) // max(limit, 1))
+    best: tuple[int, tuple[int, ...]] | None = None
+    for steps in _steps(sides, max(limit, 1)):
+        count = prod(-(-side // step) for side, step in zip(sides, steps, strict=True))
+        if best is None or count < best[0]:
+            best = count, steps
+        if count == least:
+            break
+    assert best is not None, "single rows always fit"
+    return _of_steps(pixels, best[1])
+
+
+def _steps(sides: Sequence[int], room: int) -> Iterator[tuple[int, ...]]:
+    if not sides:
+        yield ()
+        return
+    side, *others = sides
+    most = max(min(side, room), 1)
+    lengths = {_even(side, step) for step in range(1, most + 1)} if others else {_even(side, most)}
+    for length in sorted(lengths, reverse=True):
+        for rest in _steps(others, room // length):
+            yield length, *rest
+
+
+def _side(d: Dim) -> int:
+    assert isinstance(d.hi, int), "programs of arrays have literal sizes"
+    return d.hi
 
 
 def _even(side: int, step: int) -> int:

@@ -1,10 +1,8 @@
-"""What a product moves between the memories, before any code is written, and its best tiles.
+"""What tiles of pixels mean for the memories, before any code is written, and which are best.
 
 Weights stay in the array while all pixels of a tile of accumulators pass; a tile of weights is
 fetched again for each tile of pixels, unless it is alone for its columns. So the fewest tiles of
 pixels move the least, as long as the array can work on one tile while the one before is rescaled.
-
-    traffic(shape, array)["weight_memory"]      (bytes read, bytes written)
 
 What the finished Loops move, of every kind of nest, `nncc.passes.systolic.performed` counts.
 """
@@ -17,17 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from nncc.ir.nests import Dim
-from nncc.machines.systolic.model import (
-    ACCUMULATORS,
-    UNIFIED_BUFFER,
-    WEIGHT_FIFO,
-    WEIGHT_MEMORY,
-    SystolicArray,
-)
+from nncc.machines.systolic.model import SystolicArray
 from nncc.passes.reuse.fetches import fetched, unit
-from nncc.passes.systolic.tiling import Tiling, tilings
+from nncc.passes.systolic.tiling import Tiling, fewest_tiles, tiled
 
-PARAMETERS = 9  # bytes a column: bias, multiplier and shift
+# Tiles of whole rows are fewer instructions; others are taken if they leave this part of the tiles.
+FEWER = 0.97
 
 
 @dataclass(frozen=True)
@@ -58,23 +51,6 @@ class Shape:
         return self.pixels * sum(taps for taps, *_ in self.blocks)
 
 
-def traffic(shape: Shape, array: SystolicArray) -> dict[str, tuple[int, int]]:
-    """Bytes read from and written to each memory."""
-    pixels, sums = shape.pixels, 4 * array.columns * shape.pixels
-    weights = shape.fetches * array.tile_bytes
-    taps = sum(t for t, *_ in shape.blocks)
-    lanes = sum(n for _, n, _, _ in shape.blocks)
-    filled = sum(n for _, _, n, _ in shape.blocks)
-    rescalings = sum(n for *_, n in shape.blocks)
-    parameters = PARAMETERS * array.columns * shape.tiles * rescalings
-    return {
-        WEIGHT_MEMORY: (weights, 0),
-        WEIGHT_FIFO: (weights, weights),
-        UNIFIED_BUFFER: (pixels * taps * array.rows + parameters, pixels * (lanes + filled)),
-        ACCUMULATORS: (sums * (taps - len(shape.blocks)) + 4 * pixels * lanes, sums * taps),
-    }
-
-
 @cache
 def fetched_tiles(tiles: int, taps: int) -> int:
     """Weight tiles that come to the array for one block of columns: tiles of pixels, then taps."""
@@ -94,7 +70,9 @@ def chosen_tiling(
     """
     found: list[tuple[float, Tiling, Shape]] = []
     for limit in dict.fromkeys((max(array.accumulator_rows // 2, 1), array.accumulator_rows)):
-        tiling = min(tilings(pixels, limit), key=lambda t: t.count)
+        tiling, other = tiled(pixels, limit), fewest_tiles(pixels, limit)
+        if other.count < FEWER * tiling.count:
+            tiling = other
         shape = Shape(count, tiling.count, blocks)
         is_half = limit <= max(array.accumulator_rows // 2, 1)
         found.append((cycles(shape, array, frequency_hz, beside=is_half), tiling, shape))

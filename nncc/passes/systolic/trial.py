@@ -1,7 +1,8 @@
 """What of a model the operations of a machine compute, found by trying.
 
 The target's part of a legalized module goes through the passes that write operations on memory,
-with small numbers for named sizes; what they refuse, the host must do.
+with small numbers for named sizes; what they refuse, the host must do. Then other nodes may have
+other neighbours, and all is tried again: nests that are the same as before are not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from nncc.diagnostics import NnccError, PassError, VerifyError
 from nncc.ir.graph import Graph, Module, Node
+from nncc.ir.nests import Nest
+from nncc.ir.tensor import Tensor
 from nncc.ir.verify_layout import verify_layout
 from nncc.machines.machine import Machine
 from nncc.passes.fuse import Fuse
@@ -23,16 +26,19 @@ from nncc.passes.systolic.kinds import code_of
 SIZE = 2  # in the place of named sizes: with 1, dims would vanish that matter for others
 
 
-def refused(module: Module, target: Machine) -> Mapping[str, str]:
+Tried = dict[object, str]  # by nest and constants: why no operation computes it, "" if one does
+
+
+def refused(module: Module, target: Machine, tried: Tried) -> Mapping[str, str]:
     """For each value that no operation computes the reason, by name."""
     found: dict[str, str] = {}
     for segment in partition(module):
         if segment.device == "target":
-            found |= _segment(segment.module, target)
+            found |= _segment(segment.module, target, tried)
     return found
 
 
-def _segment(module: Module, target: Machine) -> dict[str, str]:
+def _segment(module: Module, target: Machine, tried: Tried) -> dict[str, str]:
     try:
         module = Specialize(sizes=dict.fromkeys(module.sizes, SIZE)).run(module)
     except NnccError:
@@ -41,14 +47,14 @@ def _segment(module: Module, target: Machine) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in module.graph.nodes:
         try:
-            _try(module, node, target)
+            _try(module, node, target, tried)
         except (PassError, VerifyError) as error:
             for name in _made(node):
                 found[name] = error.message
     return found
 
 
-def _try(module: Module, node: Node, target: Machine) -> None:
+def _try(module: Module, node: Node, target: Machine, tried: Tried) -> None:
     """Raises PassError or VerifyError if the node has no operations."""
     if is_view(node):
         _check_view(module.graph, node)
@@ -56,12 +62,27 @@ def _try(module: Module, node: Node, target: Machine) -> None:
         raise PassError(f"{node.op} is no loop nest")
     else:
         nest = with_layouts(group_nest(module, module.graph, node), module.graph)
-        constants = {
-            p.name: module.symbols[v].data.array.reshape(p.type.static_shape)
+        values = {
+            p.name: module.symbols[v].data
             for p, v in zip(nest.nest.inputs, nest.inputs, strict=True)
             if v in module.symbols
         }
-        code_of(nest.nest, constants, target)
+        key = (nest.nest, tuple(values.items()))
+        if key not in tried:
+            tried[key] = _reason(nest.nest, values, target)
+        if tried[key]:
+            raise PassError(tried[key])
+
+
+def _reason(nest: Nest, values: Mapping[str, Tensor], target: Machine) -> str:
+    """Why no operation computes a nest; "" if one does."""
+    shapes = {p.name: p.type.static_shape for p in nest.inputs if p.name in values}
+    constants = {name: values[name].array.reshape(shape) for name, shape in shapes.items()}
+    try:
+        code_of(nest, constants, target)
+    except PassError as error:
+        return error.message
+    return ""
 
 
 def _check_view(graph: Graph, node: Node) -> None:

@@ -36,6 +36,7 @@ from nncc.passes.systolic.code import (
     limits_of,
     rescaling,
     rows_buffer,
+    rows_of_a_box,
     whole,
 )
 from nncc.passes.systolic.places import Array, Grid, place, runs_of
@@ -223,7 +224,9 @@ class _Windows:
 
     # -- code ------------------------------------------------------------------------------
     def code(self) -> Code:
-        limit = max(self.array.accumulator_rows // 2, 1) if self.is_sum else 1 << 60
+        limit = (
+            max(self.array.accumulator_rows // 2, 1) if self.is_sum else rows_of_a_box(self.array)
+        )
         tiling = tiled(self.pixels, limit)
         regions = self.regions(tiling)
         constants = self.parameters(tiling, regions) if self.is_sum else []
@@ -256,7 +259,8 @@ class _Windows:
         """All windows around one row of y for each pixel."""
         if self.is_sum:
             return self.sums(tiling, regions, y, x, lanes)
-        return tiling.rows(tuple(self.largest(tiling, a, b, y, x, lanes) for a, b in regions))
+        found = tuple(self.largest(tiling, a, b, y, x, lanes) for a, b in regions)
+        return tiling.tiles(tiling.rows(found))
 
     def rest(self, tiling: Tiling, y: list[Size], lanes: int) -> tuple[Stmt, ...]:
         """Fills what no window gives, if someone reads it."""

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from nncc.isa.tpu.instructions import (
     ACTIVATIONS,
@@ -42,7 +43,7 @@ from nncc.machines.systolic.model import (
 )
 from nncc.machines.systolic.sizes import array_of
 from nncc.runtime.statistics import Layer, MemoryUse, OperationUse, Statistics
-from nncc.runtime.tpu.execute import Points
+from nncc.runtime.tpu.points import Points, points_of
 from nncc.runtime.tpu.timing import NON_MATRIX, OTHER, Span, Wait
 
 # A number of bytes that go out of (read) or into (written) a memory.
@@ -94,6 +95,30 @@ def operation_points(i: Instruction, points: Points, a: SystolicArray) -> tuple[
     if i.unit is Unit.ACTIVATION:
         return mnemonic(type(i)), points.box * points.window * i.lanes  # type: ignore[attr-defined]
     return "", 0
+
+
+def rates(
+    program: Program, spans: Iterable[Span], a: SystolicArray
+) -> Iterator[tuple[str, int, float]]:
+    """(memory, cycle, bytes a cycle from then on): what instructions move, evenly over the time
+    in which their units work."""
+    points = tuple(points_of(program))
+    changes: dict[str, Counter[int]] = {}
+    for s in spans:
+        for memory, read, written in traffic(
+            program.instructions[s.position], points[s.position], a
+        ):
+            if read + written:
+                rate = Fraction(read + written, max(s.end - s.start, 1))
+                found = changes.setdefault(memory, Counter())
+                found[s.start] += rate  # type: ignore[assignment]
+                found[max(s.end, s.start + 1)] -= rate  # type: ignore[assignment]
+    for memory, steps in changes.items():
+        now = Fraction()
+        for cycle in sorted(steps):
+            if steps[cycle]:
+                now += steps[cycle]
+                yield memory, cycle, float(now)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
@@ -52,18 +51,14 @@ _MATRIX, _ACTIVATION = INDEX[Unit.MATRIX], INDEX[Unit.ACTIVATION]
 _READ, _WRITE, _WEIGHTS = INDEX[Unit.HOST_READ], INDEX[Unit.HOST_WRITE], INDEX[Unit.WEIGHTS]
 
 
-@dataclass(slots=True)
-class Points:
-    """How large an instruction's work is: points of its box, and of its window."""
-
-    box: int = 1
-    window: int = 1
-
-
 class Memories:
     """The state of a machine while a program runs, as its instructions change it."""
 
-    def __init__(self, program: Program, machine: Machine, inputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self, program: Program, machine: Machine, inputs: Mapping[str, Array], *,
+        products: bool = True,
+    ) -> None:  # fmt: skip
+        self.products = products
         self.array = a = array_of(machine)
         self.unified = Rows("row", a.unified_rows, a.rows, np.int8)
         self.accumulators = Rows("accumulator", a.accumulator_rows, a.columns, np.int32)
@@ -95,7 +90,7 @@ class Memories:
                     last = content[-rest:].reshape(1, rest)
                     self.unified.put(slice(row, row + 1, 1), 0, last)
 
-    def execute(self, instruction: Instruction) -> Points:
+    def execute(self, instruction: Instruction) -> None:
         """Runs one instruction. Raises Violation if it may not do what it does."""
         if (unit := instruction.unit) is not None:
             self.number[INDEX[unit]] += 1
@@ -106,7 +101,6 @@ class Memories:
             self._learn(INDEX[instruction.waiting], INDEX[instruction.on])
         elif isinstance(instruction, SyncHost):
             self.known = [list(self.number) for _ in UNITS]
-        return Points()
 
     def _learn(self, waiting: int, on: int) -> None:
         """`waiting` starts after everything that `on` was given and knows."""
@@ -117,7 +111,7 @@ class Memories:
 
     # -- transfers -------------------------------------------------------------------------
 
-    def _read_host(self, i: ReadHostMemory) -> Points:
+    def _read_host(self, i: ReadHostMemory) -> None:
         ub = self.unified
         ub.inside(i.row, (i.rows,), (1,))
         ub.lanes_inside(0, i.lanes)
@@ -129,9 +123,8 @@ class Memories:
         ub.write(
             slice(i.row, i.row + i.rows, 1), 0, rows, _READ, self.number[_READ], self.known[_READ]
         )
-        return Points(i.rows)
 
-    def _write_host(self, i: WriteHostMemory) -> Points:
+    def _write_host(self, i: WriteHostMemory) -> None:
         ub = self.unified
         ub.inside(i.row, (i.rows,), (1,))
         ub.lanes_inside(0, i.lanes)
@@ -140,20 +133,18 @@ class Memories:
             self.known[_WRITE],
         )  # fmt: skip
         self.host.write(i.host, content.reshape(-1), self.number[_WRITE], self.known[_WRITE][_READ])
-        return Points(i.rows)
 
-    def _read_weights(self, i: ReadWeights) -> Points:
+    def _read_weights(self, i: ReadWeights) -> None:
         if i.tile >= self.array.weight_tiles:
             most = self.array.weight_tiles - 1
             raise Violation(f"tile {i.tile} is out of range: there are 0..{most}")
         if i.tile not in self.weights:
             raise Violation(f"tile {i.tile} of the weight memory was never written")
         self.fifo.append(i.tile)
-        return Points()
 
     # -- the array -------------------------------------------------------------------------
 
-    def _multiply(self, i: MatrixMultiply) -> Points:
+    def _multiply(self, i: MatrixMultiply) -> None:
         c = self.configuration
         box = (i.height, i.width)
         targets = self._targets(self.accumulators, i.accumulator, box, (c[Register.TARGET_1], 1))
@@ -170,14 +161,15 @@ class Memories:
         x = self.unified.read(sources, 0, self.array.rows, _MATRIX, number, known)
         if i.unsigned:
             x = x.view(np.uint8) ^ 0x80
-        result, acc = _product(x, self.tile), self.accumulators
+        acc = self.accumulators
+        zeros = np.zeros((len(x), 1), np.int32)
+        result = _product(x, self.tile) if self.products else zeros
         if i.accumulate:
             acc.defined(targets, 0, acc.lanes)
         else:
             result = np.pad(result, ((0, 0), (0, acc.lanes - result.shape[1])))
         bound = 255 * 128 * len(self.tile)
         self._accumulate(targets, 0, result, bound, _MATRIX, i.accumulate)
-        return Points(i.height * i.width)
 
     def _accumulate(
         self, rows: Selection, lane: int, values: Array, bound: int, unit: int, add: bool
@@ -255,7 +247,7 @@ class Memories:
             content.append(self._read(last, 0, count % lanes).reshape(-1))
         return np.concatenate(content)
 
-    def _requantize(self, i: Requantize) -> Points:
+    def _requantize(self, i: Requantize) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         c, columns = self.configuration, self.array.columns
         box, strides = (i.height, i.width), (c[Register.IN_1], c[Register.IN_2])
@@ -278,9 +270,8 @@ class Memories:
         a += np.int64(1) << (s - 1)
         a >>= s
         self._write(targets, i.lane, np.clip(a + i.z, i.lo, i.hi).astype(np.int8))
-        return Points(i.height * i.width)
 
-    def _add(self, i: AddRows) -> Points:
+    def _add(self, i: AddRows) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         first = self._sources(i.source, i.height, i.width)
         second = self._sources(i.other, i.height, i.width, Register.OTHER_1)
@@ -290,16 +281,14 @@ class Memories:
         b = self._read(second, i.source_lane, i.lanes).astype(np.int32)
         total = (a - i.za) * i.ma + (b - i.zb) * i.mb + (1 << (i.s - 1)) >> i.s
         self._write(targets, i.lane, np.clip(total + i.z, i.lo, i.hi).astype(np.int8))
-        return Points(i.height * i.width)
 
-    def _look_up(self, i: LookUp) -> Points:
+    def _look_up(self, i: LookUp) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         sources = self._sources(i.source, i.height, i.width)
         apart(sources, targets, same=True)
         table = self._block(i.table, 256, targets)
         x = self._read(sources, i.source_lane, i.lanes)
         self._write(targets, i.lane, table[x.astype(np.int16) + 128])
-        return Points(i.height * i.width)
 
     def _window(self, base: int, height: int, width: int) -> list[Selection]:
         """For each element of the window the rows of the box."""
@@ -319,7 +308,7 @@ class Memories:
             for q in range(counts[1])
         ]
 
-    def _pool_max(self, i: PoolMax) -> Points:
+    def _pool_max(self, i: PoolMax) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         window = self._window(i.source, i.height, i.width)
         for rows in window:
@@ -328,9 +317,8 @@ class Memories:
         for rows in window[1:]:
             largest = np.maximum(largest, self._read(rows, i.source_lane, i.lanes))
         self._write(targets, i.lane, largest)
-        return Points(i.height * i.width, len(window))
 
-    def _window_sum(self, i: WindowSum) -> Points:
+    def _window_sum(self, i: WindowSum) -> None:
         c = self.configuration
         self.accumulators.lanes_inside(i.lane, i.lanes)
         targets = self._targets(
@@ -345,20 +333,17 @@ class Memories:
             total += self._read(rows, i.source_lane, i.lanes)
         bound = 128 * len(window)
         self._accumulate(targets, i.lane, total, bound, _ACTIVATION, i.accumulate)
-        return Points(i.height * i.width, len(window))
 
-    def _fill(self, i: FillRows) -> Points:
+    def _fill(self, i: FillRows) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         count = i.height * i.width
         self._write(targets, i.lane, np.full((count, i.lanes), i.value, np.int8))
-        return Points(count)
 
-    def _copy(self, i: CopyRows) -> Points:
+    def _copy(self, i: CopyRows) -> None:
         targets = self._outputs(i.row, i.height, i.width, i.lane, i.lanes)
         sources = self._sources(i.source, i.height, i.width)
         apart(sources, targets, same=True)
         self._write(targets, i.lane, self._read(sources, i.source_lane, i.lanes))
-        return Points(i.height * i.width)
 
 
 def _used_part(tile: Array) -> Array:
@@ -378,7 +363,7 @@ def _product(x: Array, tile: Array) -> Array:
     return total
 
 
-_EXECUTE: dict[type[Instruction], Callable[[Memories, Any], Points]] = {
+_EXECUTE: dict[type[Instruction], Callable[[Memories, Any], None]] = {
     ReadHostMemory: Memories._read_host,
     WriteHostMemory: Memories._write_host,
     ReadWeights: Memories._read_weights,

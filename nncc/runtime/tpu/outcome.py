@@ -10,7 +10,10 @@ import numpy as np
 from nncc.isa.tpu.instructions import DebugTag, InterruptHost, mnemonic
 from nncc.isa.tpu.printer import instruction_text
 from nncc.isa.tpu.program import Program
+from nncc.machines.machine import Machine
+from nncc.machines.systolic.sizes import array_of
 from nncc.runtime.statistics import Statistics
+from nncc.runtime.tpu.accounting import rates
 from nncc.runtime.tpu.timing import NON_MATRIX, Span, Wait
 from nncc.runtime.trace import Trace
 
@@ -27,6 +30,7 @@ class Outcome:
     """
 
     program: Program
+    machine: Machine
     outputs: Mapping[str, np.ndarray]
     statistics: Statistics
     spans: tuple[Span, ...]
@@ -58,7 +62,8 @@ class Outcome:
         return {s.position: (s.start, s.done) for s in self.spans}
 
     def add_to(self, trace: Trace) -> None:
-        """Adds the run to a trace: units, waiting of the matrix unit, layers, marks."""
+        """Adds the run to a trace: units, waiting of the matrix unit, layers, marks, and bytes a
+        cycle of the memories."""
         program = self.program
         line = trace.machine(self.statistics.machine, self.statistics.frequency_hz)
         for s in self.spans:
@@ -78,6 +83,8 @@ class Outcome:
             line.span(track, instruction_text(i), cycle, 1, instruction=position)
         for node, (start, end) in self._layers().items():
             line.span(f"layer {node}", node, start, end - start)
+        for memory, cycle, rate in rates(program, self.spans, array_of(self.machine)):
+            line.counter(f"{memory} bytes a cycle", cycle, rate)
 
     def _layers(self) -> dict[str, tuple[int, int]]:
         """From the first to the last cycle of each node's instructions."""

@@ -35,6 +35,7 @@ from nncc.runtime.faults import fault
 from nncc.runtime.tpu.accounting import Books
 from nncc.runtime.tpu.execute import Memories
 from nncc.runtime.tpu.outcome import Outcome
+from nncc.runtime.tpu.points import points_of
 from nncc.runtime.tpu.rows import Violation
 from nncc.runtime.tpu.timing import StrictTiming, Timing
 
@@ -45,26 +46,30 @@ def simulate(
     inputs: Mapping[str, np.ndarray],
     *,
     strict: bool = False,
+    products: bool = True,
 ) -> Outcome:
     """Runs a program to its Halt.
 
     Args:
         inputs: an array for each input buffer, of its physical shape.
         strict: time without overlap (see `StrictTiming`).
+        products: whether the array multiplies. Without, sums are zeros and outputs are wrong, but
+            times, bytes and energy are the same, much sooner.
 
     Raises SimError if the program does what its machine forbids, VerifyError if its constants or
     buffers do not fit the machine, CheckError if the inputs do not fit.
     """
     verify_data(program, machine)
-    memories = Memories(program, machine, inputs)
+    memories = Memories(program, machine, inputs, products=products)
     timing = StrictTiming(machine) if strict else Timing(machine)
     books = Books(program, machine)
     marks = []
-    for position, instruction in enumerate(program.instructions):
+    sized = zip(program.instructions, points_of(program), strict=True)
+    for position, (instruction, points) in enumerate(sized):
         try:
             if problem := range_problem(instruction):
                 raise Violation(problem)
-            points = memories.execute(instruction)
+            memories.execute(instruction)
             timing.issue(position, instruction, points)
             if isinstance(instruction, SyncHost | Halt):
                 timing.wait()
@@ -81,7 +86,7 @@ def simulate(
         raise _fault(program, timing.now, len(program.instructions), "the program has no Halt")
     spans = tuple(timing.spans)
     statistics = books.statistics(spans, timing.waits, timing.end)
-    return Outcome(program, outputs, statistics, spans, tuple(timing.waits), tuple(marks))
+    return Outcome(program, machine, outputs, statistics, spans, tuple(timing.waits), tuple(marks))
 
 
 def _fault(program: Program, cycle: int, position: int, message: str) -> SimError:

@@ -43,7 +43,8 @@ from nncc.isa.tpu.instructions import (
 )
 from nncc.machines.machine import Machine
 from nncc.machines.systolic.sizes import array_of
-from nncc.runtime.tpu.execute import INDEX, Points
+from nncc.runtime.tpu.execute import INDEX
+from nncc.runtime.tpu.points import Points
 from nncc.runtime.tpu.rows import Violation
 
 # Why the matrix unit did not work.
@@ -60,6 +61,9 @@ _MATRIX, _WEIGHTS = INDEX[Unit.MATRIX], INDEX[Unit.WEIGHTS]
 @dataclass(frozen=True, slots=True)
 class Span:
     """What an instruction occupied: cycles `start` to `end`, the last one excluded.
+
+    Spans of one unit do not overlap: a cycle in which a transfer ends and the next one begins is
+    the first one's.
 
     Args:
         done: cycle in which its result is complete.
@@ -97,6 +101,7 @@ class _Engine:
 
     queue: deque[_Item] = field(default_factory=deque)
     free: int = 0  # tick from which it can start something
+    shown: int = 0  # cycle in which the last span ends
     started: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)  # when everything up to an item is complete
 
@@ -215,9 +220,11 @@ class Timing:
         return True
 
     def _record(self, k: int, item: _Item, start: int, free: int, done: int) -> None:
-        self.engines[k].finish(start, free, done)
-        first, last = start // self.cycle, -(-free // self.cycle)
-        span = Span(UNITS[k], item.position, first, last, -(-done // self.cycle))
+        engine = self.engines[k]
+        engine.finish(start, free, done)
+        first = max(start // self.cycle, engine.shown)
+        engine.shown = max(first, -(-free // self.cycle))
+        span = Span(UNITS[k], item.position, first, engine.shown, -(-done // self.cycle))
         self.spans.append(span)
 
     def _activation_cycles(self, i: Instruction, points: Points) -> int:
