@@ -29,7 +29,7 @@ from tests.levels.integer_networks import integer_networks
 from tests.tpu.networks import arrays
 from tests.tta.machines import narrowed
 
-PARTS = 2  # of the fast set, for two processes
+PARTS = 3  # of the fast set
 SEEDS = 5  # of a part: what follows a first example resembles it
 QUIET = list(HealthCheck)
 FAST = settings(deadline=None, database=None, suppress_health_check=QUIET, max_examples=8)
