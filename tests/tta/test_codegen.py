@@ -1,6 +1,7 @@
 """Networks compiled for transport-triggered machines, run on the simulators, equal to the CPU's."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from nncc.backends.tta.compiler import Code, compile_code
 from nncc.diagnostics import TargetError
 from nncc.driver import build, lower
+from nncc.frontend.dsl import read_nn
 from nncc.ir.expr import Apply, Const, Expr, Name, apply, cast, walk
 from nncc.ir.index import evaluate
 from nncc.ir.scalar import FUNCTIONS
 from nncc.ir.types import i8, i16, i32, i64, u8, u16, u32
+from nncc.isa.tta.assembler import assemble
 from nncc.isa.tta.binary import decode, encode
+from nncc.isa.tta.printer import disassemble, listing
 from nncc.machines import load
 from nncc.machines.machine import Machine
 from nncc.passes.plan import program as program_of
@@ -170,3 +174,21 @@ def test_memory_that_is_too_small_is_refused():
         TargetError, match=r"needs \d+ bytes of memory 'dmem'; machine 'tta' has 4096"
     ):
         compiled(convolution(32, 32, 1, 16), small)
+
+
+@pytest.mark.parametrize("name, space", [("tta", "dmem"), ("tta_minimal", "data")])
+def test_the_listing_names_nodes_and_tensors(name: str, space: str) -> None:
+    module = read_nn("""nncc 1
+        param w: i8[32,4,3,3] = 1
+        graph g(image: i8[1,4,5,5]) -> (y: i32[1,32,3,3]) {
+          y = IntConv(image, w) at "conv\\nA"
+        }""")
+    machine = load(name)
+    case = Case(module, None, {"image": np.zeros((1, 4, 5, 5), np.int8)})
+    program = compiled(case, machine)[0].program
+    lines = listing(program, machine).splitlines()
+    assert "-- conv\\nA" in lines
+    reads = [line for line in lines if re.search(rf"# .*{space}: image\b(?!\.)", line)]
+    assert reads and all(".ld" in line for line in reads)
+    found = assemble(disassemble(program, machine), machine)
+    assert found.instructions == program.instructions

@@ -282,7 +282,7 @@ def _halt(model: Model, bus: str) -> Chunk:
 
 
 def _joined(chunks: list[Chunk], data: tuple[Data, ...]) -> Program:
-    """All chunks in one program, labels as numbers."""
+    """All chunks in one program, labels as numbers; comments name what is loaded or stored."""
     labels: dict[str, int] = {}
     here = 0
     for chunk in chunks:
@@ -302,5 +302,11 @@ def _joined(chunks: list[Chunk], data: tuple[Data, ...]) -> Program:
                 moves = list(old.moves)
                 moves[place] = replace(moves[place], source=Literal(target))
                 instructions[i] = replace(old, moves=tuple(moves))
+        touched: dict[int, list[str]] = {}
+        for (i, _), access in sorted(chunk.accesses.items()):
+            if not access.literal:
+                touched.setdefault(i, []).append(f"{access.space}: {access.region}")
+        for i, tensors in touched.items():
+            instructions[i] = replace(instructions[i], comment=", ".join(tensors))
         found += instructions
     return Program(tuple(found), data, labels)

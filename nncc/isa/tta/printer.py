@@ -27,7 +27,7 @@ def disassemble(program: Program, machine: Machine) -> str:
         if instruction.source != source:
             source = instruction.source
             lines.append(f":source {json.dumps(source)} ;")
-        comment = f"  # {instruction.comment}" if instruction.comment else ""
+        comment = f"  # {_on_a_line(instruction.comment)}" if instruction.comment else ""
         lines.append(f"  {instruction_text(instruction, a)} ;{comment}")
     lines += [f"{name}:" for name in names.get(len(program.instructions), ())]
     for data in program.data:
@@ -83,6 +83,11 @@ def _names(program: Program) -> dict[int, list[str]]:
     return names
 
 
+def _on_a_line(name: str) -> str:
+    """Names of models may hold anything."""
+    return json.dumps(name)[1:-1]
+
+
 def listing(program: Program, machine: Machine, executed: tuple[int, ...] = ()) -> str:
     """Instruction numbers, how often each ran (if known), what happens, source nodes, comments."""
     a = architecture_of(machine)
@@ -94,9 +99,9 @@ def listing(program: Program, machine: Machine, executed: tuple[int, ...] = ()) 
         lines += [f"{name}:" for name in names.get(i, ())]
         if instruction.source != source:
             source = instruction.source
-            lines.append(f"-- {json.dumps(source)[1:-1]}")
+            lines.append(f"-- {_on_a_line(source)}")
         count = f"{executed[i]:>10}  " if executed else ""
-        comment = f"    # {instruction.comment}" if instruction.comment else ""
+        comment = f"    # {_on_a_line(instruction.comment)}" if instruction.comment else ""
         lines.append(f"{i:{width}}  {count}{instruction_text(instruction, a, short=True)}{comment}")
     lines += [f"{name}:" for name in names.get(len(program.instructions), ())]
     for data in program.data:
